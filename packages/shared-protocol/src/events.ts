@@ -1,0 +1,116 @@
+/**
+ * What a run reports while it goes on. The coordinator emits these, metrics.jsonl keeps them, and the terminal, the
+ * plots and the dashboard read nothing else. `at` is a Unix time in millis.
+ */
+export type RunEvent = { readonly at: number } & (
+  | { readonly type: 'listening'; readonly url: string; readonly fingerprint: string | undefined }
+  | { readonly type: 'invite'; readonly invite: string; readonly expiresAt: number; readonly uses: number }
+  | { readonly type: 'resumed'; readonly round: number }
+  | { readonly type: 'joined'; readonly clientId: string; readonly name: string; readonly rejoined: boolean }
+  | {
+      readonly type: 'ready';
+      readonly clientId: string;
+      readonly name: string;
+      readonly trainExamples: number;
+      readonly testExamples: number;
+      readonly engine: string;
+    }
+  | { readonly type: 'left'; readonly clientId: string; readonly name: string; readonly reason: string }
+  /** Emitted when the wait begins and each time who is here changes. */
+  | {
+      readonly type: 'waiting';
+      readonly round: number;
+      readonly here: readonly string[];
+      readonly missing: number;
+      readonly next: string;
+    }
+  | {
+      readonly type: 'round-started';
+      readonly round: number;
+      readonly cohort: readonly string[];
+      readonly modelBytes: number;
+      readonly deadlineAt: number | null;
+    }
+  | {
+      readonly type: 'progress';
+      readonly round: number;
+      readonly name: string;
+      readonly state: string;
+      /** In [0, 1]. */
+      readonly progress: number;
+    }
+  | {
+      readonly type: 'update-accepted';
+      readonly round: number;
+      readonly name: string;
+      readonly numExamples: number;
+      readonly bytes: number;
+      readonly metrics: Readonly<Record<string, number>>;
+    }
+  | {
+      readonly type: 'update-refused';
+      readonly round: number;
+      readonly name: string;
+      readonly code: string;
+      readonly reason: string;
+    }
+  | {
+      readonly type: 'client-failed';
+      readonly round: number;
+      readonly name: string;
+      readonly code: string;
+      readonly reason: string;
+    }
+  | {
+      readonly type: 'evaluated';
+      readonly round: number;
+      /** Example-weighted over the sites; empty when no site evaluates. */
+      readonly metrics: Readonly<Record<string, number>>;
+      readonly sites: readonly {
+        readonly name: string;
+        readonly numExamples: number;
+        readonly metrics: Readonly<Record<string, number>>;
+      }[];
+      readonly central: Readonly<Record<string, number>> | undefined;
+    }
+  | {
+      readonly type: 'committed';
+      readonly round: number;
+      readonly digest: string;
+      readonly numExamples: number;
+      readonly updates: number;
+      readonly seconds: number;
+      readonly best: boolean;
+    }
+  | { readonly type: 'warning'; readonly message: string }
+  | {
+      readonly type: 'finished';
+      readonly round: number;
+      readonly reason: 'rounds' | 'early-stopping' | 'stopped' | 'failed';
+      readonly bestRound: number;
+      readonly message: string;
+    }
+);
+export type RunEventType = RunEvent['type'];
+
+/** A snapshot for `tributary status`. */
+export interface RunStatus {
+  readonly runId: string;
+  readonly name: string;
+  readonly state: 'waiting' | 'training' | 'evaluating' | 'finished';
+  readonly round: number;
+  readonly rounds: number;
+  readonly clients: readonly {
+    readonly clientId: string;
+    readonly name: string;
+    readonly connected: boolean;
+    readonly state: string;
+    readonly progress: number;
+    readonly trainExamples: number;
+    readonly testExamples: number;
+    readonly lastSeenAt: number;
+  }[];
+  readonly waitingFor: string | undefined;
+  readonly metrics: Readonly<Record<string, number>>;
+  readonly bestRound: number;
+}

@@ -1,0 +1,137 @@
+/**
+ * Every message of the protocol, as one union discriminated by `type`. Requests are answered by the reply named in
+ * the comment, or by `error`. docs/protocol.md tells the same story for other languages.
+ *
+ * The worker is the client of almost everything; the coordinator calls back only with `plan`, `verdict` and `chunk`.
+ * All requests are idempotent: after a lost link the worker says hello again and repeats what was not answered.
+ */
+import { z } from 'zod';
+import { federationViewSchema } from './plan.ts';
+
+/** Both ends send theirs; a different major is refused, the lower minor is spoken. */
+export const PROTOCOL_VERSION = { major: 1, minor: 0 } as const;
+
+const digest = z.string().regex(/^[0-9a-f]{64}$/, 'a SHA-256 in lower-case hex');
+const round = z.int().min(0);
+const metrics = z.record(z.string(), z.number());
+const version = z.strictObject({ major: z.int().min(0), minor: z.int().min(0) });
+
+/** A blob: bytes known by their digest, fetched chunk by chunk from whoever announced it. */
+export const blobRefSchema = z.strictObject({
+  digest,
+  bytes: z.int().min(0),
+  chunkBytes: z.int().min(1),
+});
+export type BlobRef = z.infer<typeof blobRefSchema>;
+
+export const siteReportSchema = z.strictObject({
+  /** Readable examples in the training and test splits. */
+  trainExamples: z.int().min(0),
+  testExamples: z.int().min(0),
+  /** Per class, in the federation's order (empty before the site knows it). */
+  trainExamplesByClass: z.array(z.int().min(0)),
+  unreadable: z.int().min(0),
+  engine: z.string(),
+});
+export type SiteReport = z.infer<typeof siteReportSchema>;
+
+export const messageSchema = z.discriminatedUnion('type', [
+  /** worker → coordinator, first on every link; answered by `welcome`. A site without a credential shows its invite's secret. */
+  z.strictObject({
+    type: z.literal('hello'),
+    protocol: version,
+    software: z.string().max(128),
+    role: z.enum(['worker', 'admin']),
+    name: z.string().max(128),
+    /** One of the two: the invite's one-time secret, or the credential a former `welcome` gave. */
+    secret: z.string().max(256).optional(),
+    credential: z.string().max(256).optional(),
+    clockMs: z.number(),
+  }),
+  /** The answer to `hello`. `credential` is there on the first join only and replaces the invite. */
+  z.strictObject({
+    type: z.literal('welcome'),
+    protocol: version,
+    clientId: z.string(),
+    credential: z.string().optional(),
+    clockMs: z.number(),
+    heartbeatMs: z.int().min(1),
+    federation: federationViewSchema,
+  }),
+  /** worker → coordinator: data checked, preflight passed, plans are welcome. Answered by `ok`. */
+  z.strictObject({ type: z.literal('ready'), site: siteReportSchema }),
+  /** worker → coordinator, every heartbeatMs. Answered by `ok`. */
+  z.strictObject({
+    type: z.literal('heartbeat'),
+    state: z.enum(['idle', 'fetching', 'training', 'evaluating', 'sending']),
+    round: round,
+    /** Share of the current work that is done, in [0, 1]. */
+    progress: z.number().min(0).max(1),
+  }),
+  /** coordinator → worker: work to do. Answered by `ok` at once; a repeated plan is no new work. */
+  z.strictObject({
+    type: z.literal('plan'),
+    task: z.enum(['train', 'evaluate']),
+    round,
+    /** The global model to start from: a tensor frame. */
+    model: blobRefSchema,
+    learningRate: z.number().positive(),
+    /** Millis from now until the round closes; null when it has no deadline. */
+    deadlineMs: z.number().nullable(),
+  }),
+  /** Either way: one chunk of a blob, please. Answered by `chunk-data`, its bytes in the body. */
+  z.strictObject({ type: z.literal('chunk'), digest, index: z.int().min(0) }),
+  z.strictObject({ type: z.literal('chunk-data'), digest, index: z.int().min(0) }),
+  /** worker → coordinator: a finished update (local − global), spooled at the site. Answered by `receipt`. */
+  z.strictObject({
+    type: z.literal('offer'),
+    round,
+    /** Digest of the global model that the update is relative to. */
+    base: digest,
+    numExamples: z.number(),
+    metrics,
+    update: blobRefSchema,
+  }),
+  /** `send`: keep serving chunks; `have`: already taken, drop it; `refused` with a code and reason: drop it. */
+  z.strictObject({
+    type: z.literal('receipt'),
+    decision: z.enum(['send', 'have', 'refused']),
+    code: z.string().optional(),
+    reason: z.string().optional(),
+  }),
+  /** coordinator → worker: what became of an offered update once all of it was here. Answered by `ok`. */
+  z.strictObject({
+    type: z.literal('verdict'),
+    round,
+    update: digest,
+    accepted: z.boolean(),
+    code: z.string().optional(),
+    reason: z.string().optional(),
+  }),
+  /** worker → coordinator: the answer to an `evaluate` plan. Answered by `receipt`. */
+  z.strictObject({ type: z.literal('evaluation'), round, model: digest, numExamples: z.number(), metrics }),
+  /** worker → coordinator: this attempt at the plan failed for good (after retries). Answered by `ok`. */
+  z.strictObject({
+    type: z.literal('failure'),
+    task: z.enum(['train', 'evaluate']),
+    round,
+    code: z.string(),
+    reason: z.string(),
+  }),
+  /** coordinator → worker: the run has ended, or this site is expelled. Answered by `ok`. */
+  z.strictObject({ type: z.literal('goodbye'), code: z.string(), reason: z.string() }),
+  /** worker → coordinator: leaving on purpose. Answered by `ok`. */
+  z.strictObject({ type: z.literal('leave'), reason: z.string() }),
+  /** admin → coordinator; answered by `status` (a RunStatus), `invited`, `ok`. */
+  z.strictObject({ type: z.literal('get-status') }),
+  z.strictObject({ type: z.literal('status'), status: z.unknown() }),
+  z.strictObject({ type: z.literal('invite'), uses: z.int().min(1), expiresMs: z.int().min(1) }),
+  z.strictObject({ type: z.literal('invited'), invite: z.string() }),
+  z.strictObject({ type: z.literal('stop'), reason: z.string() }),
+  z.strictObject({ type: z.literal('ok') }),
+  /** The answer to any request that can't be met. */
+  z.strictObject({ type: z.literal('error'), code: z.string(), message: z.string(), retryable: z.boolean() }),
+]);
+export type Message = z.infer<typeof messageSchema>;
+export type MessageType = Message['type'];
+export type MessageOf<T extends MessageType> = Extract<Message, { type: T }>;

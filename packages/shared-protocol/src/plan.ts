@@ -1,0 +1,135 @@
+/**
+ * What a federation tells its sites: the input, the augmentation and the training of one model. These schemas are
+ * both the configuration's sections (checked by the coordinator) and the wire's (checked by the worker).
+ */
+import { z } from 'zod';
+
+const range = z.tuple([z.number(), z.number()]);
+/** A shift: a fraction or pixels (number), or the exact pixel values to choose from. */
+const shift = z.union([z.number(), z.array(z.number()).min(1)]);
+
+export const inputSchema = z.strictObject({
+  /** Pixels. */
+  height: z.int().min(1).max(8192),
+  width: z.int().min(1).max(8192),
+  channels: z.union([z.literal(1), z.literal(3), z.literal(4)]).default(3),
+  interpolation: z.enum(['nearest', 'bilinear', 'bicubic']).default('nearest'),
+  keepAspectRatio: z.boolean().default(false),
+});
+export type InputPlan = z.infer<typeof inputSchema>;
+
+/** Keras's ImageDataGenerator, option by option, in camelCase. */
+export const augmentationSchema = z.strictObject({
+  variant: z.enum(['keras3', 'classic']).default('keras3'),
+  featurewiseCenter: z.boolean().default(false),
+  samplewiseCenter: z.boolean().default(false),
+  featurewiseStdNormalization: z.boolean().default(false),
+  samplewiseStdNormalization: z.boolean().default(false),
+  zcaWhitening: z.boolean().default(false),
+  zcaEpsilon: z.number().positive().default(1e-6),
+  /** Degrees. */
+  rotationRange: z.number().min(0).default(0),
+  widthShiftRange: shift.default(0),
+  heightShiftRange: shift.default(0),
+  brightnessRange: range.nullable().default(null),
+  /** Degrees. */
+  shearRange: z.number().min(0).default(0),
+  zoomRange: z.union([z.number(), range]).default(0),
+  channelShiftRange: z.number().min(0).default(0),
+  fillMode: z.enum(['nearest', 'constant', 'reflect', 'wrap']).default('nearest'),
+  cval: z.number().default(0),
+  horizontalFlip: z.boolean().default(false),
+  verticalFlip: z.boolean().default(false),
+  rescale: z.number().nullable().default(null),
+  interpolationOrder: z.union([z.literal(0), z.literal(1)]).default(1),
+  /** Where the affine part runs: exact in JavaScript, or one projective transform a batch on the engine. */
+  path: z.enum(['exact', 'batched']).default('exact'),
+});
+export type AugmentationPlan = z.infer<typeof augmentationSchema>;
+
+export const optimizerSchema = z.discriminatedUnion('name', [
+  z.strictObject({
+    name: z.literal('sgd'),
+    learningRate: z.number().positive(),
+    momentum: z.number().min(0).max(1).default(0),
+    nesterov: z.boolean().default(false),
+  }),
+  z.strictObject({
+    name: z.literal('adam'),
+    learningRate: z.number().positive(),
+    beta1: z.number().min(0).max(1).default(0.9),
+    beta2: z.number().min(0).max(1).default(0.999),
+    epsilon: z.number().positive().default(1e-7),
+  }),
+  z.strictObject({
+    name: z.literal('rmsprop'),
+    learningRate: z.number().positive(),
+    decay: z.number().min(0).max(1).default(0.9),
+    momentum: z.number().min(0).max(1).default(0),
+    epsilon: z.number().positive().default(1e-7),
+  }),
+  z.strictObject({
+    name: z.literal('adagrad'),
+    learningRate: z.number().positive(),
+    initialAccumulator: z.number().min(0).default(0.1),
+  }),
+]);
+export type OptimizerPlan = z.infer<typeof optimizerSchema>;
+
+/** The learning rate of round r (from 1) is optimizer.learningRate times a factor. */
+export const scheduleSchema = z.discriminatedUnion('kind', [
+  z.strictObject({ kind: z.literal('constant') }),
+  z.strictObject({
+    kind: z.literal('step'),
+    everyRounds: z.int().min(1),
+    factor: z.number().positive().max(1),
+  }),
+  z.strictObject({ kind: z.literal('exponential'), factor: z.number().positive().max(1) }),
+  z.strictObject({
+    kind: z.literal('cosine'),
+    totalRounds: z.int().min(1),
+    minFactor: z.number().min(0).max(1).default(0),
+  }),
+]);
+
+export const trainingSchema = z.strictObject({
+  optimizer: optimizerSchema,
+  loss: z.string().min(1),
+  metrics: z.array(z.string().min(1)).default(['accuracy']),
+  batchSize: z.int().min(1).default(32),
+  /** Passes over the site's shard in one round; or `steps`, batches a round. Exactly one of the two. */
+  epochs: z.int().min(1).optional(),
+  steps: z.int().min(1).optional(),
+  /** Decoupled weight decay (Loshchilov and Hutter 2019), applied each step as w -= learningRate * weightDecay * w. */
+  weightDecay: z.number().min(0).default(0),
+  /** Class name to loss weight; classes not named weigh 1. */
+  classWeights: z.record(z.string(), z.number().positive()).default({}),
+  /** Names of layers that keep their weights. */
+  frozenLayers: z.array(z.string()).default([]),
+  learningRateSchedule: scheduleSchema.default({ kind: 'constant' }),
+  /** Share of each class's images held out for evaluation at a site that has no test folder. */
+  validationSplit: z.number().gt(0).lt(1).optional(),
+});
+export type TrainingPlan = z.infer<typeof trainingSchema>;
+
+/** All that a site must know to take part; sent in `welcome`. */
+export const federationViewSchema = z.strictObject({
+  name: z.string(),
+  runId: z.string(),
+  /** SHA-256 of the resolved configuration, lower-case hex. */
+  configDigest: z.string(),
+  seed: z.int().min(0).max(0xffff_ffff),
+  rounds: z.int().min(1),
+  /** Names in the order of the model's outputs. */
+  classes: z.array(z.string()).min(1),
+  input: inputSchema,
+  augmentation: augmentationSchema,
+  training: trainingSchema,
+  /** A site stops when a larger share of its images than this can't be read, in [0, 1]. */
+  maxUnreadableShare: z.number().min(0).max(1),
+  /** Keras JSON of the LayersModel, as text; its SHA-256 is in the configuration's digest. */
+  topology: z.string(),
+  /** Weight names that stay at every site and are not exchanged (those of frozen layers). */
+  frozenWeights: z.array(z.string()),
+});
+export type FederationView = z.infer<typeof federationViewSchema>;
