@@ -43,12 +43,16 @@ export const messageSchema = z.discriminatedUnion('type', [
     software: z.string().max(128),
     role: z.enum(['worker', 'admin']),
     name: z.string().max(128),
-    /** One of the two: the invite's one-time secret, or the credential a former `welcome` gave. */
+    /**
+     * A site that joins shows its invite's secret and, beside it, a random credential of its own making that it has
+     * already stored: the coordinator takes that one on, so that a site killed before it read `welcome` repeats the
+     * same hello and is the same client, not a stranger with a used invite. Afterwards the credential alone is shown.
+     */
     secret: z.string().max(256).optional(),
     credential: z.string().max(256).optional(),
     clockMs: z.number(),
   }),
-  /** The answer to `hello`. `credential` is there on the first join only and replaces the invite. */
+  /** The answer to `hello`. `credential` is there only when the coordinator made it: the site brought none of its own. */
   z.strictObject({
     type: z.literal('welcome'),
     protocol: version,

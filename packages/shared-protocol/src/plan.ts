@@ -131,5 +131,7 @@ export const federationViewSchema = z.strictObject({
   topology: z.string(),
   /** Weight names that stay at every site and are not exchanged (those of frozen layers). */
   frozenWeights: z.array(z.string()),
+  /** Size of the global model's tensor frame, for a site's check of its disk; absent when not known yet. */
+  modelBytes: z.int().min(0).optional(),
 });
 export type FederationView = z.infer<typeof federationViewSchema>;
