@@ -1,4 +1,5 @@
 export { canonicalJson, sha256 } from './canonical-json.ts';
+export { crashPoint } from './crash-point.ts';
 export type { ProtocolErrorCode } from './errors.ts';
 export { errorCode, PROTOCOL_ERROR_CODES, ProtocolError, RemoteError } from './errors.ts';
 export type { RunEvent, RunEventType, RunStatus } from './events.ts';
