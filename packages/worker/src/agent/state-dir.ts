@@ -1,0 +1,158 @@
+/**
+ * What a site keeps of one run: its credential, the global models, finished updates. One folder a run and name, held
+ * by one agent at a time; everything in it may be left by a process that was killed at any moment.
+ */
+import { randomBytes } from 'node:crypto';
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { z } from 'zod';
+import { WorkerError } from '../errors.ts';
+import { writeFileAtomic } from './atomic-file.ts';
+import { acquireLock, type Lock } from './lock.ts';
+
+const credentialSchema = z.strictObject({
+  version: z.literal(1),
+  url: z.string(),
+  fingerprint: z.string().optional(),
+  runId: z.string(),
+  name: z.string(),
+  credential: z.string(),
+  /** Whether a `welcome` has been read: from then on the invite's secret is not shown again. */
+  confirmed: z.boolean(),
+});
+/** How a site finds and convinces its coordinator again. Holds a secret: the file's mode is 0600. */
+export type Credential = z.infer<typeof credentialSchema>;
+
+export interface StateDir {
+  readonly path: string;
+  readonly modelsDir: string;
+  readonly spoolDir: string;
+  /** Scratch space of the trainer process. */
+  readonly workDir: string;
+  readCredential(): Promise<Credential | undefined>;
+  writeCredential(credential: Credential): Promise<void>;
+  /** Lets another agent in. */
+  release(): Promise<void>;
+}
+
+/** Returns TRIBUTARY_HOME, or `tributary` under the user's state folder. */
+export function stateHome(env: NodeJS.ProcessEnv = process.env): string {
+  const own = env['TRIBUTARY_HOME'];
+  if (own !== undefined && own !== '') return resolve(own);
+  const base =
+    process.platform === 'win32'
+      ? (env['LOCALAPPDATA'] ?? join(homedir(), 'AppData', 'Local'))
+      : process.platform === 'darwin'
+        ? join(homedir(), 'Library', 'Application Support')
+        : (env['XDG_STATE_HOME'] ?? join(homedir(), '.local', 'state'));
+  return join(base, 'tributary');
+}
+
+/** Returns the folder of one site in one run under `home`; the name is made safe for a file system. */
+export function siteStateDir(home: string, runId: string, name: string): string {
+  return join(home, 'sites', fileName(runId), fileName(name));
+}
+
+/**
+ * Returns the only folder under `home` that belongs to `name` (or, without a name, the only one of all). Throws
+ * FED_WORKER_NO_CREDENTIAL when there is none, or when several runs would fit.
+ */
+export async function findStateDir(home: string, name?: string): Promise<string> {
+  const found: string[] = [];
+  for (const run of await entriesOf(join(home, 'sites'))) {
+    for (const site of await entriesOf(join(home, 'sites', run))) {
+      if (name === undefined || site === fileName(name)) found.push(join(home, 'sites', run, site));
+    }
+  }
+  const [only] = found;
+  if (only !== undefined && found.length === 1) return only;
+  throw new WorkerError(
+    'FED_WORKER_NO_CREDENTIAL',
+    found.length === 0
+      ? `no run was joined from here (looked in ${join(home, 'sites')}); join with an invite from the coordinator`
+      : `${found.length} runs were joined from here; say which with the invite or the state folder: ${found.join(', ')}`,
+  );
+}
+
+/**
+ * Opens a state folder, makes what is missing, and holds it until `release`. Errors: FED_WORKER_STATE_LOCKED when
+ * another agent has it, FED_WORKER_STATE_UNUSABLE when it can't be made or written.
+ */
+export async function openStateDir(path: string): Promise<StateDir> {
+  const [modelsDir, spoolDir, workDir] = [join(path, 'models'), join(path, 'spool'), join(path, 'work')];
+  let lock: Lock;
+  try {
+    for (const directory of [modelsDir, spoolDir, workDir]) {
+      await mkdir(directory, { recursive: true, mode: 0o700 });
+    }
+    lock = await acquireLock(path);
+  } catch (error) {
+    if (error instanceof WorkerError) throw error;
+    throw new WorkerError(
+      'FED_WORKER_STATE_UNUSABLE',
+      `can't use the state folder ${path}: ${(error as Error).message}; free it or name another (TRIBUTARY_HOME)`,
+      { cause: error },
+    );
+  }
+  const credentialPath = join(path, 'credential.json');
+  return {
+    path,
+    modelsDir,
+    spoolDir,
+    workDir,
+    async readCredential() {
+      let text: string;
+      try {
+        text = await readFile(credentialPath, 'utf8');
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+        throw error;
+      }
+      const parsed = credentialSchema.safeParse(parseJson(text));
+      if (parsed.success) return parsed.data;
+      throw new WorkerError(
+        'FED_WORKER_STATE_UNUSABLE',
+        `${credentialPath} is not a credential of this version; move it away and join with a new invite`,
+      );
+    },
+    writeCredential: (credential) =>
+      writeFileAtomic(credentialPath, `${JSON.stringify(credential, undefined, 2)}\n`, 0o600),
+    release: () => lock.release(),
+  };
+}
+
+/** Returns a new random credential: 256 bits as base64url. */
+export function newCredential(): string {
+  return randomBytes(32).toString('base64url');
+}
+
+/** Removes all but `keep` from a folder of global models; an unfinished fetch of a kept one stays too. */
+export async function pruneModels(modelsDir: string, keep: ReadonlySet<string>): Promise<void> {
+  for (const entry of await entriesOf(modelsDir)) {
+    const digest = entry.slice(0, 64);
+    if (!keep.has(digest)) await rm(join(modelsDir, entry), { force: true });
+  }
+}
+
+function fileName(text: string): string {
+  const safe = encodeURIComponent(text).replaceAll('*', '%2A');
+  return safe === '.' || safe === '..' || safe === '' ? `_${safe}` : safe;
+}
+
+async function entriesOf(directory: string): Promise<string[]> {
+  try {
+    return (await readdir(directory)).sort();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw error;
+  }
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
