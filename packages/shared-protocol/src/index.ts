@@ -1,8 +1,22 @@
 export { canonicalJson, sha256 } from './canonical-json.ts';
 export { crashPoint } from './crash-point.ts';
+export type { DType, Tensor, TensorData, TensorSpec } from './dtypes.ts';
+export { byteLengthOf, DTYPES, elementBytes, elementCount, isDType, tensorBytes } from './dtypes.ts';
+export type { ProtocolVersion } from './envelope.ts';
+export { decodeMessage, encodeMessage, MAX_MESSAGE_VALUES, negotiate } from './envelope.ts';
 export type { ProtocolErrorCode } from './errors.ts';
 export { errorCode, PROTOCOL_ERROR_CODES, ProtocolError, RemoteError } from './errors.ts';
 export type { RunEvent, RunEventType, RunStatus } from './events.ts';
+export {
+  bfloat16Bits,
+  bfloat16Value,
+  float16Bits,
+  float16Value,
+  fromBfloat16,
+  fromFloat16,
+  toBfloat16,
+  toFloat16,
+} from './float16.ts';
 export type { Limits } from './limits.ts';
 export { DEFAULT_LIMITS } from './limits.ts';
 export type { BlobRef, Message, MessageOf, MessageType, SiteReport } from './messages.ts';
@@ -16,4 +30,14 @@ export {
   scheduleSchema,
   trainingSchema,
 } from './plan.ts';
+export type { DecodedSafetensors } from './safetensors.ts';
+export { decodeSafetensors, encodeSafetensors } from './safetensors.ts';
+export type { DecodedFrame, DecodeFrameOptions, FrameHeader, FrameMeta, FrameTensor } from './tensors.ts';
+export {
+  decodeFrame,
+  encodeFrame,
+  FRAME_FORMAT_VERSION,
+  FRAME_PREAMBLE_BYTES,
+  readFrameHeader,
+} from './tensors.ts';
 export type { ConnectOptions, Link, Listener, Packet, RequestOptions, Transport } from './transport.ts';
