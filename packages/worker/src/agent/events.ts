@@ -114,3 +114,11 @@ export interface WorkerSummary {
   /** Where credential, global models and spool lie. */
   readonly stateDir: string;
 }
+
+/** An event without its time, which whoever emits it adds. */
+export type WorkerEventBody = WorkerEvent extends infer E
+  ? E extends WorkerEvent
+    ? Omit<E, 'at'>
+    : never
+  : never;
+export type EmitWorkerEvent = (event: WorkerEventBody) => void;

@@ -1,0 +1,165 @@
+/**
+ * Handing finished work over. An update is offered, its chunks are served from the spooled file while the coordinator
+ * asks for them, and it is forgotten only once the coordinator has answered for good. Every step may be repeated.
+ */
+import {
+  type Channel,
+  crashPoint,
+  type createBlobShelf,
+  errorCode,
+  type MessageOf,
+  RemoteError,
+} from '@tributary/shared-protocol';
+import type { EmitWorkerEvent } from './events.ts';
+import type { Spool, SpooledEvaluation, SpooledUpdate } from './spool.ts';
+
+type Shelf = ReturnType<typeof createBlobShelf>;
+type Entry = SpooledUpdate | SpooledEvaluation;
+
+export interface Delivery {
+  /** Updates that the coordinator is taking chunk by chunk. */
+  readonly sending: number;
+  readonly accepted: number;
+  readonly refused: number;
+  readonly evaluations: number;
+  /** Offers one entry; a second call while the first is under way on the same channel does nothing. */
+  offer(entry: Entry, channel: Channel): Promise<void>;
+  offerAll(channel: Channel): Promise<void>;
+  onVerdict(verdict: MessageOf<'verdict'>): Promise<void>;
+  onChunk(chunk: MessageOf<'chunk'>): ReturnType<Shelf['answer']>;
+}
+
+/** Returns a delivery over `spool`. `retryMs` is the wait before an offer that met a passing error is repeated. */
+export function createDelivery(spool: Spool, shelf: Shelf, emit: EmitWorkerEvent, retryMs = 2000): Delivery {
+  const offering = new Map<Entry, Channel>();
+  const sending = new Map<string, SpooledUpdate>();
+  const counts = { accepted: 0, refused: 0, evaluations: 0 };
+
+  async function settle(entry: Entry, outcome: { code: string; reason: string } | undefined): Promise<void> {
+    const { round } = entry;
+    // Two answers for one update (a `have` and a late verdict) count once.
+    if (spool.find({ task: entry.task, round, base: entry.base }) === undefined) return;
+    crashPoint(entry.task === 'train' ? 'agent:after-verdict' : 'agent:after-evaluation');
+    await spool.remove({ task: entry.task, round, base: entry.base });
+    if (entry.task === 'train') {
+      sending.delete(entry.update);
+      shelf.remove(entry.update);
+    }
+    if (outcome !== undefined) {
+      counts.refused++;
+      emit({ type: 'refused', round, ...outcome });
+    } else if (entry.task === 'train') {
+      counts.accepted++;
+      emit({ type: 'accepted', round });
+    } else {
+      counts.evaluations++;
+      emit({ type: 'evaluated', round, numExamples: entry.numExamples, metrics: entry.metrics });
+    }
+  }
+
+  async function offerUpdate(entry: SpooledUpdate, channel: Channel): Promise<void> {
+    const { round, base, numExamples, metrics } = entry;
+    const path = spool.updatePath({ task: 'train', round, base });
+    const update = await shelf.addFile(path, channel.link.preferredChunkBytes);
+    const receipt = await channel.call(
+      { type: 'offer', round, base, numExamples, metrics, update },
+      'receipt',
+    );
+    crashPoint('agent:after-offer');
+    emit({ type: 'offered', round, decision: receipt.decision });
+    if (receipt.decision === 'send') sending.set(entry.update, entry);
+    else await settle(entry, outcomeOf(receipt));
+  }
+
+  async function offerEvaluation(entry: SpooledEvaluation, channel: Channel): Promise<void> {
+    const { round, base, numExamples, metrics } = entry;
+    crashPoint('agent:before-evaluation');
+    const receipt = await channel.call(
+      { type: 'evaluation', round, model: base, numExamples, metrics },
+      'receipt',
+    );
+    await settle(entry, outcomeOf(receipt));
+  }
+
+  async function offer(entry: Entry, channel: Channel): Promise<void> {
+    if (offering.get(entry) === channel) return;
+    offering.set(entry, channel);
+    let repeat = false;
+    try {
+      await (entry.task === 'train' ? offerUpdate(entry, channel) : offerEvaluation(entry, channel));
+    } catch (error) {
+      if (error instanceof RemoteError && !error.retryable) {
+        await settle(entry, { code: error.code, reason: error.message });
+      } else {
+        // The link is gone: the next one repeats the offer. Or the coordinator can't right now: ask again on this one.
+        repeat = error instanceof RemoteError;
+        emit({
+          type: 'log',
+          message: `round ${entry.round}: not handed over yet (${errorCode(error) ?? 'error'}: ${(error as Error).message})`,
+        });
+      }
+    } finally {
+      if (offering.get(entry) === channel) offering.delete(entry);
+    }
+    if (repeat && (await stillOpenAfter(channel, retryMs))) await offer(entry, channel);
+  }
+
+  return {
+    get sending() {
+      return sending.size;
+    },
+    get accepted() {
+      return counts.accepted;
+    },
+    get refused() {
+      return counts.refused;
+    },
+    get evaluations() {
+      return counts.evaluations;
+    },
+    offer,
+    async offerAll(channel) {
+      sending.clear();
+      for (const entry of spool.entries) await offer(entry, channel);
+    },
+    async onVerdict({ update, accepted, code, reason }) {
+      const entry = spool.entries.find((one) => one.task === 'train' && one.update === update);
+      if (entry === undefined) return;
+      await settle(
+        entry,
+        accepted ? undefined : { code: code ?? 'FED_REFUSED', reason: reason ?? 'no reason given' },
+      );
+    },
+    async onChunk(chunk) {
+      crashPoint('agent:mid-upload');
+      const answer = await shelf.answer(chunk);
+      const entry = sending.get(chunk.digest);
+      if (entry !== undefined) {
+        const served = chunk.index * (answer.body?.byteLength ?? 0) + (answer.body?.byteLength ?? 0);
+        emit({
+          type: 'sending',
+          round: entry.round,
+          bytes: Math.min(served, entry.bytes),
+          totalBytes: entry.bytes,
+        });
+      }
+      return answer;
+    },
+  };
+}
+
+function outcomeOf(receipt: MessageOf<'receipt'>): { code: string; reason: string } | undefined {
+  if (receipt.decision !== 'refused') return undefined;
+  return { code: receipt.code ?? 'FED_REFUSED', reason: receipt.reason ?? 'no reason given' };
+}
+
+/** Resolves true after `ms`, or false as soon as the channel closes. */
+function stillOpenAfter(channel: Channel, ms: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => resolve(true), ms);
+    channel.closed.then(() => {
+      clearTimeout(timer);
+      resolve(false);
+    });
+  });
+}

@@ -1,0 +1,212 @@
+/**
+ * Where plans become work: at most one at a time, the newest. A plan that is being worked on or is already spooled is
+ * no new work; any other plan takes the place of the present one. Work goes on while links come and go.
+ */
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { crashPoint, errorCode, fetchBlob, type MessageOf, openFileSink } from '@tributary/shared-protocol';
+import type { Delivery } from './delivery.ts';
+import type { EmitWorkerEvent } from './events.ts';
+import type { Spool, WorkKey, WorkResult } from './spool.ts';
+import { pruneModels } from './state-dir.ts';
+import { type Trainer, type TrainerKeeper, withAttempts } from './trainer-keeper.ts';
+import type { Uplink } from './uplink.ts';
+
+type Plan = MessageOf<'plan'>;
+type State = MessageOf<'heartbeat'>['state'];
+
+/** How often a model that arrives damaged is fetched again. */
+const MAX_FETCHES = 3;
+
+export interface Desk {
+  /** What this site does now, for the heartbeat. */
+  readonly activity: { readonly state: State; readonly round: number; readonly progress: number };
+  take(plan: Plan): void;
+  /** The trainer's progress on the present job, in [0, 1]. */
+  onProgress(progress: number): void;
+  /** Stops the present work and waits until it has let go. */
+  close(): Promise<void>;
+}
+
+interface Job {
+  readonly key: WorkKey;
+  readonly plan: Plan;
+  readonly controller: AbortController;
+  state: State;
+  progress: number;
+  done: Promise<void>;
+}
+
+export interface DeskOptions {
+  readonly spool: Spool;
+  readonly modelsDir: string;
+  readonly uplink: Uplink;
+  readonly keeper: TrainerKeeper;
+  readonly delivery: Delivery;
+  readonly emit: EmitWorkerEvent;
+}
+
+/** Returns an idle desk. */
+export function createDesk({ spool, modelsDir, uplink, keeper, delivery, emit }: DeskOptions): Desk {
+  let current: Job | undefined;
+  let lastRound = 0;
+  /** The last two global models: a round trains on the one it was evaluated on before. */
+  let recentModels: string[] = [];
+
+  function start(plan: Plan): void {
+    const { task, round } = plan;
+    const key = { task, round, base: plan.model.digest };
+    if (current !== undefined && sameKey(current.key, key) && !current.controller.signal.aborted) return;
+    lastRound = round;
+    const spooled = spool.find(key);
+    if (spooled !== undefined) {
+      if (uplink.channel !== undefined) void delivery.offer(spooled, uplink.channel);
+      return;
+    }
+    const former = current;
+    if (former !== undefined) {
+      const reason = `round ${round} (${task}) was planned meanwhile`;
+      emit({ type: 'abandoned', task: former.key.task, round: former.key.round, reason });
+      former.controller.abort(new Error(reason));
+    }
+    const deadlineAt = plan.deadlineMs === null ? null : Date.now() + plan.deadlineMs;
+    emit({ type: 'planned', task, round, deadlineAt });
+    const controller = new AbortController();
+    const job: Job = { key, plan, controller, state: 'fetching', progress: 0, done: Promise.resolve() };
+    current = job;
+    job.done = (former?.done ?? Promise.resolve())
+      .then(() => work(job))
+      .catch((error: unknown) => giveUp(job, error))
+      .finally(() => {
+        if (current === job) current = undefined;
+      });
+  }
+
+  async function work(job: Job): Promise<void> {
+    const { key, plan, controller } = job;
+    const { signal } = controller;
+    signal.throwIfAborted();
+    recentModels = [plan.model.digest, ...recentModels.filter((digest) => digest !== plan.model.digest)];
+    recentModels = recentModels.slice(0, 2);
+    await pruneModels(modelsDir, new Set(recentModels));
+    const globalFile = await fetchGlobal(job);
+    crashPoint('agent:after-fetch');
+    job.progress = 0;
+    const { round, learningRate } = plan;
+    if (key.task === 'train') {
+      job.state = 'training';
+      const result = await attempt(job, (trainer) =>
+        trainer.train({ round, globalFile, outFile: spool.updatePath(key), learningRate }, { signal }),
+      );
+      signal.throwIfAborted();
+      crashPoint('agent:after-train');
+      const { bytes, numExamples, metrics } = await spool.addUpdate(key, finite(result));
+      crashPoint('agent:after-spool');
+      emit({ type: 'spooled', round, bytes, numExamples, metrics });
+    } else {
+      job.state = 'evaluating';
+      const result = await attempt(job, (trainer) => trainer.evaluate({ round, globalFile }));
+      signal.throwIfAborted();
+      await spool.addEvaluation(key, finite(result));
+    }
+    const entry = spool.find(key);
+    // Without a link now, the next one begins with what is spooled.
+    if (entry !== undefined && uplink.channel !== undefined) void delivery.offer(entry, uplink.channel);
+  }
+
+  async function fetchGlobal(job: Job): Promise<string> {
+    const { model, round } = job.plan;
+    const { signal } = job.controller;
+    const path = join(modelsDir, `${model.digest}.frame`);
+    for (let damaged = 0; ; ) {
+      // Files get this name once their digest was checked.
+      const found = await stat(path).catch(() => undefined);
+      if (found?.size === model.bytes) return path;
+      const channel = await uplink.whenUp(signal);
+      try {
+        const sink = await openFileSink(path, model);
+        await fetchBlob(channel, model, sink, {
+          signal,
+          onProgress(bytes) {
+            crashPoint('agent:mid-fetch');
+            job.progress = model.bytes === 0 ? 1 : bytes / model.bytes;
+            emit({ type: 'fetching', round, bytes, totalBytes: model.bytes });
+          },
+        });
+      } catch (error) {
+        signal.throwIfAborted();
+        const code = errorCode(error);
+        if (code === 'FED_TRANSPORT_CLOSED') await channel.closed;
+        else if (code === 'FED_PROTOCOL_BLOB_DIGEST' && ++damaged < MAX_FETCHES) continue;
+        else if (code !== 'FED_TRANSPORT_TIMEOUT') throw error;
+      }
+    }
+  }
+
+  function attempt(job: Job, run: (trainer: Trainer) => Promise<WorkResult>): Promise<WorkResult> {
+    const { signal } = job.controller;
+    return withAttempts(async () => {
+      job.progress = 0;
+      const trainer = await keeper.get();
+      signal.throwIfAborted();
+      try {
+        return await run(trainer);
+      } catch (error) {
+        signal.throwIfAborted(); // a crash of work that nobody wants any more is no crash
+        throw error;
+      }
+    }, emit);
+  }
+
+  /** Tells the coordinator that this plan won't be fulfilled here, as soon as there is a link to say it on. */
+  async function giveUp(job: Job, error: unknown): Promise<void> {
+    const { signal } = job.controller;
+    if (signal.aborted) return;
+    const { task, round } = job.key;
+    const code = errorCode(error) ?? 'FED_TRAINER_FAILED';
+    const reason = error instanceof Error ? error.message : String(error);
+    emit({ type: 'failed', task, round, code, reason });
+    while (!signal.aborted) {
+      try {
+        const channel = await uplink.whenUp(signal);
+        await channel.call({ type: 'failure', task, round, code, reason }, 'ok');
+        return;
+      } catch (callError) {
+        const lost = errorCode(callError);
+        if (lost !== 'FED_TRANSPORT_CLOSED' && lost !== 'FED_TRANSPORT_TIMEOUT') return;
+      }
+    }
+  }
+
+  return {
+    get activity() {
+      if (current !== undefined) {
+        return { state: current.state, round: current.key.round, progress: current.progress };
+      }
+      return { state: delivery.sending > 0 ? 'sending' : 'idle', round: lastRound, progress: 0 };
+    },
+    take: start,
+    onProgress(progress) {
+      if (current === undefined || current.state === 'fetching') return;
+      current.progress = Math.min(1, Math.max(0, progress));
+      const type = current.state === 'training' ? 'training' : 'evaluating';
+      emit({ type, round: current.key.round, progress: current.progress });
+    },
+    async close() {
+      current?.controller.abort(new Error('the agent is stopping'));
+      await current?.done;
+    },
+  };
+}
+
+function sameKey(a: WorkKey, b: WorkKey): boolean {
+  return a.task === b.task && a.round === b.round && a.base === b.base;
+}
+
+/** NaN and Infinity can't be said on the wire; a loss that is one of them is left out. */
+function finite({ numExamples, metrics }: WorkResult): WorkResult {
+  return {
+    numExamples,
+    metrics: Object.fromEntries(Object.entries(metrics).filter(([, v]) => Number.isFinite(v))),
+  };
+}

@@ -1,0 +1,222 @@
+/**
+ * A site's part in a run: dial, say hello, be ready, do what is planned, hand it over, and dial again whenever the
+ * link is lost. The trainer process does the heavy work, so that this one always has time for its heartbeats.
+ */
+import { hostname } from 'node:os';
+import { setTimeout as delay } from 'node:timers/promises';
+import { createBlobShelf, decodeInvite, type Transport } from '@tributary/shared-protocol';
+import { WorkerError } from '../errors.ts';
+import { type BackoffOptions, createBackoff } from './backoff.ts';
+import { createDelivery } from './delivery.ts';
+import { createDesk } from './desk.ts';
+import type { EmitWorkerEvent, WorkerEvent, WorkerSummary } from './events.ts';
+import { isFinal, openLink, type Site } from './link.ts';
+import { openSpool } from './spool.ts';
+import {
+  type Credential,
+  findStateDir,
+  newCredential,
+  openStateDir,
+  type StateDir,
+  siteStateDir,
+  stateHome,
+} from './state-dir.ts';
+import {
+  createTrainerKeeper,
+  type StartTrainer,
+  type TrainerKeeper,
+  type TrainerSetup,
+} from './trainer-keeper.ts';
+import { createUplink } from './uplink.ts';
+
+export interface JoinOptions {
+  /** What the coordinator printed. Absent: the run that was joined from the state folder before. */
+  readonly invite?: string;
+  /** Holds `train/<class>/` and `test/<class>/`, or `<class>/`. */
+  readonly dataDir: string;
+  /** Unique in the run; part of this site's random seed. @default the name used before, else the host's name */
+  readonly name?: string;
+  /** Credential, models and spool of this run and name. @default a folder under TRIBUTARY_HOME or the user's state folder */
+  readonly stateDir?: string;
+  /** @default 'auto' */
+  readonly engine?: TrainerSetup['engine'];
+  /** Of the engine, where it has any. */
+  readonly threads?: number;
+  readonly transport: Transport;
+  readonly startTrainer: StartTrainer;
+  readonly onEvent?: (event: WorkerEvent) => void;
+  /** Aborting it means leaving: the coordinator is told, and the promise resolves. */
+  readonly signal?: AbortSignal;
+  readonly backoff?: BackoffOptions;
+  /** Without a coordinator for this long, FED_WORKER_COORDINATOR_GONE. @default 6 hours in millis */
+  readonly giveUpAfterMs?: number;
+  /** Sent in `hello`. */
+  readonly software?: string;
+  /** @default Date.now */
+  readonly now?: () => number;
+}
+
+const SIX_HOURS_MS = 6 * 60 * 60 * 1000;
+
+/**
+ * Takes part in a run until the coordinator says goodbye or `signal` is aborted, and returns what was done. Survives
+ * lost links, a restarted coordinator and a crashing trainer; being killed and started again continues the work.
+ *
+ * Rejects with what can't be mended by waiting: FED_INVITE_MALFORMED, FED_TRANSPORT_FINGERPRINT, FED_PROTOCOL_VERSION,
+ * the coordinator's own refusal (a RemoteError: invite used, name taken …), FED_WORKER_CLOCK, FED_WORKER_PREFLIGHT,
+ * FED_WORKER_STATE_LOCKED, FED_WORKER_STATE_UNUSABLE, FED_WORKER_NO_CREDENTIAL, FED_WORKER_WRONG_RUN and
+ * FED_WORKER_COORDINATOR_GONE.
+ */
+export async function joinFederation(options: JoinOptions): Promise<WorkerSummary> {
+  const now = options.now ?? Date.now;
+  const emit: EmitWorkerEvent = (event) => options.onEvent?.({ ...event, at: now() } as WorkerEvent);
+  const invite = options.invite === undefined ? undefined : decodeInvite(options.invite);
+  const wantedName = options.name ?? hostname();
+  const path =
+    options.stateDir ??
+    (invite !== undefined
+      ? siteStateDir(stateHome(), invite.runId, wantedName)
+      : await findStateDir(stateHome(), options.name));
+  const state = await openStateDir(path);
+  let keeper: TrainerKeeper | undefined;
+  try {
+    emit({ type: 'preflight', step: { name: 'state', state: 'ok', detail: path, advice: undefined } });
+    const credential = await settleCredential(state, options, invite, wantedName);
+    const spool = await openSpool(state.spoolDir);
+    const uplink = createUplink();
+    const delivery = createDelivery(spool, createBlobShelf(), emit);
+    const signal = options.signal ?? new AbortController().signal;
+
+    const site: Site = {
+      options,
+      state,
+      credential,
+      secret: credential.confirmed ? undefined : invite?.secret,
+      emit,
+      now,
+      signal,
+      uplink,
+      delivery,
+      prepare(federation) {
+        const { dataDir, engine = 'auto', threads } = options;
+        keeper ??= createTrainerKeeper(
+          options.startTrainer,
+          {
+            federation,
+            dataDir,
+            workDir: state.workDir,
+            siteName: credential.name,
+            engine,
+            ...(threads === undefined ? {} : { threads }),
+          },
+          {
+            onProgress: (progress) => site.desk?.onProgress(progress),
+            onLog: (message) => emit({ type: 'log', message }),
+          },
+        );
+        site.desk ??= createDesk({ spool, modelsDir: state.modelsDir, uplink, keeper, delivery, emit });
+        return keeper;
+      },
+      desk: undefined,
+      ready: undefined,
+      clientId: '',
+      configDigest: undefined,
+      links: 0,
+    };
+    const end = await keepLinked(site);
+    emit({ type: 'finished', ...end });
+    return {
+      clientId: site.clientId,
+      name: credential.name,
+      runId: credential.runId,
+      ...end,
+      updatesAccepted: delivery.accepted,
+      updatesRefused: delivery.refused,
+      evaluations: delivery.evaluations,
+      stateDir: path,
+    };
+  } finally {
+    await keeper?.close();
+    await state.release();
+  }
+}
+
+type End = Pick<WorkerSummary, 'ended' | 'code' | 'reason'>;
+
+/** Links follow links until one ends the run. */
+async function keepLinked(site: Site): Promise<End> {
+  const { signal, emit, options } = site;
+  const backoff = createBackoff(options.backoff);
+  const giveUpAfterMs = options.giveUpAfterMs ?? SIX_HOURS_MS;
+  let lastSeen = performance.now();
+  try {
+    for (;;) {
+      let reason: string;
+      const linksBefore = site.links;
+      try {
+        const end = await openLink(site);
+        if (end.goodbye !== undefined) return { ended: 'goodbye', ...end.goodbye };
+        reason = end.reason;
+      } catch (error) {
+        if (signal.aborted) break;
+        if (isFinal(error)) throw error;
+        reason = (error as Error).message;
+      }
+      if (signal.aborted) break;
+      if (site.links > linksBefore) {
+        backoff.reset();
+        lastSeen = performance.now();
+      }
+      const goneForMs = performance.now() - lastSeen;
+      if (goneForMs > giveUpAfterMs) {
+        throw new WorkerError(
+          'FED_WORKER_COORDINATOR_GONE',
+          `no coordinator at ${site.credential.url} for ${Math.round(goneForMs / 1000)} s (${reason}); finished work is kept in ${site.state.path}: join again once it is back`,
+        );
+      }
+      const delayMs = backoff.next();
+      emit({ type: 'reconnecting', attempt: backoff.attempt, delayMs, reason });
+      await delay(delayMs, undefined, { signal }).catch(() => undefined);
+      if (signal.aborted) break;
+    }
+    return { ended: 'left', code: 'FED_WORKER_LEFT', reason: 'this site left' };
+  } finally {
+    await site.desk?.close();
+  }
+}
+
+/** The credential to show, written down before it is shown for the first time. */
+async function settleCredential(
+  state: StateDir,
+  options: JoinOptions,
+  invite: ReturnType<typeof decodeInvite> | undefined,
+  name: string,
+): Promise<Credential> {
+  const stored = await state.readCredential();
+  if (invite === undefined) {
+    if (stored !== undefined) return stored;
+    throw new WorkerError(
+      'FED_WORKER_NO_CREDENTIAL',
+      `no run was joined from ${state.path}; join with an invite from the coordinator`,
+    );
+  }
+  if (stored !== undefined && stored.runId !== invite.runId) {
+    throw new WorkerError(
+      'FED_WORKER_WRONG_RUN',
+      `${state.path} belongs to run ${stored.runId}, the invite is for ${invite.runId}; use another state folder`,
+    );
+  }
+  // The coordinator may have moved: the invite's address is the newer one.
+  const { url, fingerprint, runId } = invite;
+  const credential: Credential = {
+    version: 1,
+    url,
+    ...(fingerprint === undefined ? {} : { fingerprint }),
+    runId,
+    name: options.name ?? stored?.name ?? name,
+    credential: stored?.credential ?? newCredential(),
+    confirmed: stored?.confirmed ?? false,
+  };
+  await state.writeCredential(credential);
+  return credential;
+}

@@ -1,0 +1,304 @@
+/** One link from dialling to its end: hello, checks, ready, heartbeats, and the coordinator's requests. */
+import {
+  type Channel,
+  crashPoint,
+  createChannel,
+  errorCode,
+  type FederationView,
+  type Message,
+  type MessageOf,
+  PROTOCOL_VERSION,
+  ProtocolError,
+  RemoteError,
+} from '@tributary/shared-protocol';
+import { WorkerError } from '../errors.ts';
+import type { Delivery } from './delivery.ts';
+import type { Desk } from './desk.ts';
+import type { EmitWorkerEvent, PreflightStep } from './events.ts';
+import type { JoinOptions } from './join.ts';
+import { clockStep, ok, preflight } from './preflight.ts';
+import type { Credential, StateDir } from './state-dir.ts';
+import { type Trainer, type TrainerKeeper, withAttempts } from './trainer-keeper.ts';
+import type { Uplink } from './uplink.ts';
+
+/** What outlives a link. */
+export interface Site {
+  readonly options: JoinOptions;
+  readonly state: StateDir;
+  credential: Credential;
+  /** The invite's secret, shown until a `welcome` has been read. */
+  secret: string | undefined;
+  readonly emit: EmitWorkerEvent;
+  readonly now: () => number;
+  readonly signal: AbortSignal;
+  readonly uplink: Uplink;
+  readonly delivery: Delivery;
+  /** Makes keeper and desk for the federation, once. */
+  prepare(federation: FederationView): TrainerKeeper;
+  desk: Desk | undefined;
+  /** The checks and the trainer's start, under way or done: they go on when the link is lost. */
+  ready: Promise<Trainer> | undefined;
+  clientId: string;
+  /** Of the federation that the trainer was started for. */
+  configDigest: string | undefined;
+  /** Links that got as far as `ready`. */
+  links: number;
+}
+
+export interface LinkEnd {
+  readonly goodbye: { readonly code: string; readonly reason: string } | undefined;
+  readonly reason: string;
+}
+
+/** Which check a refused `hello` belongs to; all others are shown as the address's. */
+const STEP_OF_REFUSAL: Readonly<Record<string, PreflightStep['name']>> = {
+  FED_PROTOCOL_VERSION: 'protocol',
+  FED_JOIN_CLOCK: 'clock',
+};
+const LEAVE_TIMEOUT_MS = 2000;
+const HEARTBEAT_PATIENCE_MS = 15_000;
+
+/** Dials once and stays until the link ends; resolves with how, rejects when it never came to work. */
+export async function openLink(site: Site): Promise<LinkEnd> {
+  const { credential, signal, emit } = site;
+  const { url, fingerprint } = credential;
+  const link = await site.options.transport
+    .connect(url, { ...(fingerprint === undefined ? {} : { fingerprint }), signal })
+    .catch((error: unknown) => {
+      reportUnreachable(site, error);
+      throw error;
+    });
+  const channel = createChannel(link);
+  let onGoodbye: (words: { code: string; reason: string }) => void = () => undefined;
+  const goodbye = new Promise<{ code: string; reason: string }>((resolve) => {
+    onGoodbye = resolve;
+  });
+  const gone = goneOn(signal);
+  const broken = channel.closed.then((reason): never => {
+    throw new ProtocolError('FED_TRANSPORT_CLOSED', `the link to ${url} closed: ${reason}`);
+  });
+  broken.catch(() => undefined);
+  let heartbeat: NodeJS.Timeout | undefined;
+  try {
+    channel.handle((message) => answer(site, message, onGoodbye));
+    firstTime(
+      site,
+      ok(
+        'address',
+        fingerprint === undefined
+          ? `${url} answers, without TLS`
+          : `${url} answers, certificate as in the invite`,
+      ),
+    );
+    const welcome = await hello(site, channel);
+    heartbeat = setInterval(() => void beat(site, channel), welcome.heartbeatMs);
+    const trainer = await Promise.race([readyFor(site, welcome.federation), broken, gone.promise]);
+    await channel.call({ type: 'ready', site: trainer.site }, 'ok', { signal });
+    crashPoint('agent:after-ready');
+    site.links++;
+    site.uplink.up(channel);
+    emit({ type: 'waiting', next: 'the coordinator’s next plan' });
+    void site.delivery.offerAll(channel);
+    return await Promise.race([
+      channel.closed.then((reason) => ({ goodbye: undefined, reason: `the link closed: ${reason}` })),
+      goodbye.then((words) => ({ goodbye: words, reason: words.reason })),
+      gone.promise,
+    ]);
+  } catch (error) {
+    // Said on the way out, so that the coordinator's log has the reason too.
+    const reason = signal.aborted ? 'stopped at the site' : (error as Error).message;
+    if (signal.aborted || error instanceof WorkerError) await leave(channel, reason);
+    throw error;
+  } finally {
+    clearInterval(heartbeat);
+    gone.forget();
+    await channel.close(signal.aborted ? 'left' : 'done');
+  }
+}
+
+/** True for errors that dialling again can't mend. */
+export function isFinal(error: unknown): boolean {
+  if (error instanceof RemoteError) return !error.retryable;
+  const code = errorCode(error) ?? '';
+  return error instanceof ProtocolError
+    ? ['FED_TRANSPORT_FINGERPRINT', 'FED_PROTOCOL_VERSION', 'FED_PROTOCOL_MESSAGE_MALFORMED'].includes(code)
+    : true;
+}
+
+async function hello(site: Site, channel: Channel): Promise<MessageOf<'welcome'>> {
+  const { credential, secret, now, emit, options } = site;
+  const sentAt = now();
+  const message: MessageOf<'hello'> = {
+    type: 'hello',
+    protocol: PROTOCOL_VERSION,
+    software: options.software ?? 'tributary',
+    role: 'worker',
+    name: credential.name,
+    ...(secret === undefined ? {} : { secret }),
+    credential: credential.credential,
+    clockMs: sentAt,
+  };
+  const welcome = await channel.call(message, 'welcome', { signal: site.signal }).catch((error: unknown) => {
+    const state = isFinal(error) ? 'fail' : 'warn';
+    const step: PreflightStep = {
+      name: STEP_OF_REFUSAL[errorCode(error) ?? ''] ?? 'address',
+      state,
+      detail: `the coordinator did not take this site: ${(error as Error).message}`,
+      advice: state === 'fail' ? 'ask the lead for a new invite, or correct what it says' : undefined,
+    };
+    firstTime(site, step);
+    throw error;
+  });
+  crashPoint('agent:after-hello');
+  const { federation, protocol, clientId } = welcome;
+  if (protocol.major !== PROTOCOL_VERSION.major) {
+    throw new ProtocolError(
+      'FED_PROTOCOL_VERSION',
+      `the coordinator speaks protocol ${protocol.major}.${protocol.minor}, this site ${PROTOCOL_VERSION.major}.${PROTOCOL_VERSION.minor}; bring both to one version`,
+    );
+  }
+  if (federation.runId !== credential.runId) {
+    throw new WorkerError(
+      'FED_WORKER_WRONG_RUN',
+      `${credential.url} runs ${federation.runId}, the invite is for ${credential.runId}; ask for a new invite`,
+    );
+  }
+  site.configDigest ??= federation.configDigest;
+  if (site.configDigest !== federation.configDigest) {
+    throw new WorkerError(
+      'FED_WORKER_WRONG_RUN',
+      `the coordinator came back with another configuration of run ${federation.runId}; join again to take it on`,
+    );
+  }
+  firstTime(site, ok('protocol', `version ${protocol.major}.${protocol.minor}`));
+  const clock = clockStep(welcome.clockMs - (sentAt + now()) / 2);
+  firstTime(site, clock);
+  if (clock.state === 'fail') {
+    throw new WorkerError('FED_WORKER_CLOCK', `this clock is ${clock.detail}: ${clock.advice}`);
+  }
+  if (!credential.confirmed || welcome.credential !== undefined) {
+    site.credential = {
+      ...credential,
+      credential: welcome.credential ?? credential.credential,
+      confirmed: true,
+    };
+    await site.state.writeCredential(site.credential);
+    crashPoint('agent:after-credential');
+    site.secret = undefined;
+  }
+  site.clientId = clientId;
+  const { name, runId, rounds } = federation;
+  const rejoined = site.links > 0 || credential.confirmed;
+  emit({ type: 'joined', clientId, name: credential.name, federation: name, runId, rounds, rejoined });
+  return welcome;
+}
+
+/** The checks and the trainer's start, made once and shared by all links. */
+function readyFor(site: Site, federation: FederationView): Promise<Trainer> {
+  site.ready ??= makeReady(site, federation);
+  return site.ready;
+}
+
+async function makeReady(site: Site, federation: FederationView): Promise<Trainer> {
+  const { emit, options, state } = site;
+  const keeper = site.prepare(federation);
+  for await (const step of preflight({ federation, dataDir: options.dataDir, stateDir: state.path })) {
+    emit({ type: 'preflight', step });
+    if (step.state === 'fail') {
+      throw new WorkerError('FED_WORKER_PREFLIGHT', `${step.name}: ${step.detail}; ${step.advice}`);
+    }
+  }
+  emit({ type: 'preparing', message: 'starting the trainer and reading the images' });
+  let trainer: Trainer;
+  try {
+    trainer = await withAttempts(() => keeper.get(), emit);
+  } catch (error) {
+    const name = errorCode(error)?.startsWith('FED_DATA') ? 'data' : 'engine';
+    const detail = (error as Error).message;
+    const advice = name === 'engine' ? '`tributary doctor` shows which engines work here' : undefined;
+    emit({ type: 'preflight', step: { name, state: 'fail', detail, advice } });
+    throw error;
+  }
+  emit({ type: 'preflight', step: ok('engine', `${trainer.site.engine}: ${trainer.engineReason}`) });
+  const { trainExamples, testExamples, unreadable, engine } = trainer.site;
+  const { engineReason } = trainer;
+  emit({ type: 'ready', trainExamples, testExamples, unreadable, engine, engineReason });
+  return trainer;
+}
+
+async function answer(
+  site: Site,
+  message: Message,
+  onGoodbye: (words: { code: string; reason: string }) => void,
+): Promise<Message | { message: Message; body: Uint8Array }> {
+  switch (message.type) {
+    case 'plan':
+      crashPoint('agent:on-plan');
+      if (site.desk === undefined) break;
+      site.desk.take(message);
+      return { type: 'ok' };
+    case 'verdict':
+      await site.delivery.onVerdict(message);
+      return { type: 'ok' };
+    case 'chunk':
+      return site.delivery.onChunk(message);
+    case 'goodbye': {
+      const { code, reason } = message;
+      // After the answer is on its way: closing at once would take it back.
+      setImmediate(() => onGoodbye({ code, reason }));
+      return { type: 'ok' };
+    }
+    default:
+  }
+  throw new ProtocolError(
+    'FED_PROTOCOL_MESSAGE_UNEXPECTED',
+    `this site has no answer to "${message.type}" now`,
+  );
+}
+
+/** A heartbeat that nobody answers means that the link is dead, whatever the operating system thinks of it. */
+async function beat(site: Site, channel: Channel): Promise<void> {
+  const activity = site.desk?.activity ?? { state: 'idle' as const, round: 0, progress: 0 };
+  try {
+    await channel.call({ type: 'heartbeat', ...activity }, 'ok', { timeoutMs: HEARTBEAT_PATIENCE_MS });
+  } catch (error) {
+    if (errorCode(error) !== 'FED_TRANSPORT_CLOSED') {
+      await channel.close(`no answer to a heartbeat: ${(error as Error).message}`);
+    }
+  }
+}
+
+async function leave(channel: Channel, reason: string): Promise<void> {
+  await channel.call({ type: 'leave', reason }, 'ok', { timeoutMs: LEAVE_TIMEOUT_MS }).catch(() => undefined);
+}
+
+/** A promise that rejects with the signal's reason once it is aborted, until it is forgotten. */
+function goneOn(signal: AbortSignal): { readonly promise: Promise<never>; forget(): void } {
+  let onAbort: () => void = () => undefined;
+  const promise = new Promise<never>((_, reject) => {
+    onAbort = () => reject(signal.reason as Error);
+  });
+  promise.catch(() => undefined);
+  if (signal.aborted) onAbort();
+  else signal.addEventListener('abort', onAbort, { once: true });
+  return { promise, forget: () => signal.removeEventListener('abort', onAbort) };
+}
+
+function reportUnreachable(site: Site, error: unknown): void {
+  if (site.signal.aborted) return;
+  const final = isFinal(error);
+  const advice = final
+    ? 'ask the lead for a new invite: this certificate is not the one the invite names'
+    : 'check the address and that nothing blocks the port; this site keeps trying';
+  firstTime(site, {
+    name: 'address',
+    state: final ? 'fail' : 'warn',
+    detail: (error as Error).message,
+    advice,
+  });
+}
+
+/** The connection's checks are shown until a first link worked; later, `reconnecting` says it. */
+function firstTime(site: Site, step: PreflightStep): void {
+  if (site.links === 0) site.emit({ type: 'preflight', step });
+}

@@ -1,0 +1,87 @@
+/** Keeps one trainer process: started when needed, started afresh after a crash, the same one otherwise. */
+import { errorCode, type FederationView, type SiteReport } from '@tributary/shared-protocol';
+import type { EmitWorkerEvent } from './events.ts';
+import type { WorkResult } from './spool.ts';
+
+/** The trainer process, as the agent needs it; `startTrainer` of the trainer module makes real ones. */
+export interface Trainer {
+  readonly site: SiteReport;
+  /** Why this engine: for the preflight's engine step. */
+  readonly engineReason: string;
+  train(
+    job: {
+      readonly round: number;
+      readonly globalFile: string;
+      readonly outFile: string;
+      readonly learningRate: number;
+    },
+    options?: { signal?: AbortSignal },
+  ): Promise<WorkResult>;
+  evaluate(job: { readonly round: number; readonly globalFile: string }): Promise<WorkResult>;
+  readonly exited: Promise<unknown>;
+  close(): Promise<void>;
+}
+
+export interface TrainerSetup {
+  readonly federation: FederationView;
+  readonly dataDir: string;
+  readonly workDir: string;
+  readonly siteName: string;
+  readonly engine: 'auto' | 'tensorflow' | 'webgpu' | 'wasm' | 'cpu';
+  readonly threads?: number;
+}
+
+export type StartTrainer = (
+  setup: TrainerSetup,
+  events: { onProgress(progress: number): void; onLog(message: string): void },
+) => Promise<Trainer>;
+
+export interface TrainerKeeper {
+  /** Returns the running trainer, starting one if there is none. Rejects as `startTrainer` does. */
+  get(): Promise<Trainer>;
+  close(): Promise<void>;
+}
+
+/** Returns a keeper that has not started anything yet. `onProgress` hears the job that runs now, in [0, 1]. */
+export function createTrainerKeeper(
+  start: StartTrainer,
+  setup: TrainerSetup,
+  events: { onProgress(progress: number): void; onLog(message: string): void },
+): TrainerKeeper {
+  let running: Promise<Trainer> | undefined;
+  return {
+    get() {
+      if (running !== undefined) return running;
+      const starting = start(setup, events);
+      running = starting;
+      const forget = () => {
+        if (running === starting) running = undefined;
+      };
+      starting.then((trainer) => trainer.exited.then(forget, forget), forget);
+      return starting;
+    },
+    async close() {
+      const last = running;
+      running = undefined;
+      const trainer = await last?.catch(() => undefined);
+      await trainer?.close();
+    },
+  };
+}
+
+/** How often a trainer may crash on one piece of work before it counts as failed. */
+const MAX_ATTEMPTS = 3;
+
+/** Runs `work` again while it rejects with FED_TRAINER_CRASHED, three times in all; any other error is the caller's. */
+export async function withAttempts<T>(work: () => Promise<T>, emit: EmitWorkerEvent): Promise<T> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await work();
+    } catch (error) {
+      if (errorCode(error) !== 'FED_TRAINER_CRASHED') throw error;
+      const reason = (error as Error).message;
+      emit({ type: 'trainer-crashed', attempt, attempts: MAX_ATTEMPTS, reason });
+      if (attempt === MAX_ATTEMPTS) throw error;
+    }
+  }
+}
