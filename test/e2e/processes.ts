@@ -61,7 +61,7 @@ export function startParty<E>(
         };
         listeners.add(look);
         look();
-        exited.then(({ code, signal }) => {
+        void exited.then(({ code, signal }) => {
           reject(new Error(`${path} ended (${code ?? signal}) before the event came\n${stderr}`));
         });
       });

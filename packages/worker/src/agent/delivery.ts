@@ -88,7 +88,13 @@ export function createDelivery(spool: Spool, shelf: Shelf, emit: EmitWorkerEvent
     try {
       await (entry.task === 'train' ? offerUpdate(entry, channel) : offerEvaluation(entry, channel));
     } catch (error) {
-      if (error instanceof RemoteError && !error.retryable) {
+      if (error instanceof RemoteError && error.code === 'FED_UPDATE_ROUND') {
+        // A coordinator that came back has not opened the round again yet: its plan will ask for this.
+        emit({
+          type: 'log',
+          message: `round ${entry.round}: kept until its plan is repeated (${error.message})`,
+        });
+      } else if (error instanceof RemoteError && !error.retryable) {
         await settle(entry, { code: error.code, reason: error.message });
       } else {
         // The link is gone: the next one repeats the offer. Or the coordinator can't right now: ask again on this one.

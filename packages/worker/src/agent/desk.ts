@@ -63,6 +63,10 @@ export function createDesk({ spool, modelsDir, uplink, keeper, delivery, emit }:
       if (uplink.channel !== undefined) void delivery.offer(spooled, uplink.channel);
       return;
     }
+    // What is left of earlier rounds gets its last answer now.
+    for (const entry of spool.entries) {
+      if (entry.round < round && uplink.channel !== undefined) void delivery.offer(entry, uplink.channel);
+    }
     const former = current;
     if (former !== undefined) {
       const reason = `round ${round} (${task}) was planned meanwhile`;
@@ -124,7 +128,7 @@ export function createDesk({ spool, modelsDir, uplink, keeper, delivery, emit }:
       if (found?.size === model.bytes) return path;
       const channel = await uplink.whenUp(signal);
       try {
-        const sink = await openFileSink(path, model);
+        const sink = await openFileSink(path, model, { fsync: true });
         await fetchBlob(channel, model, sink, {
           signal,
           onProgress(bytes) {

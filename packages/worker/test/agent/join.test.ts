@@ -256,6 +256,24 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
     expect(await readdir(join(stateDir, 'spool'))).toEqual([]);
   });
 
+  test('keeps an update that a restarted coordinator is not ready for, until its plan is repeated', async () => {
+    coordinator.on.offer = () => ({
+      type: 'error',
+      code: 'FED_UPDATE_ROUND',
+      message: 'round 1 has not begun',
+      retryable: false,
+    });
+    const agent = startAgent();
+    await coordinator.received('ready');
+    const model = coordinator.addModel(MODEL);
+    await coordinator.plan({ model });
+    await agent.seen('log');
+    delete coordinator.on.offer;
+    await coordinator.plan({ model });
+    await agent.seen('accepted');
+    expect(trainer.trained).toEqual([1]);
+  });
+
   test('reports a verdict that refuses the update, with the reason', async () => {
     coordinator.on.offer = ({ round, update }, channel) => {
       setImmediate(() => {
