@@ -28,7 +28,7 @@ const unpackr = new Unpackr({
 
 /**
  * The MessagePack bytes of plain data. Properties that are undefined are left out; integers past 32 bits travel as
- * float64. The bytes are valid until they are garbage, but may share a larger buffer: copy them before transferring.
+ * float64, and −0 as 0. The bytes are valid until they are garbage, but may share a larger buffer: copy them before transferring.
  */
 export function packPlain(value: unknown): Uint8Array {
   return packr.pack(value);
