@@ -1,1 +1,13 @@
-export {};
+export type { ModelArtifact, ModelBuilder } from './artifact.ts';
+export { artifactFromBuilder, modelArtifact, modelFromArtifact } from './artifact.ts';
+export type { BuildOptions, ModelName } from './build-model.ts';
+export { buildModel, isModelName, MODEL_NAMES } from './build-model.ts';
+export type { ModelErrorCode } from './errors.ts';
+export { MODEL_ERROR_CODES, ModelError } from './errors.ts';
+export type { Recipe } from './recipes.ts';
+export { recipeFor } from './recipes.ts';
+export { exportLayersModel, loadSavedModel } from './saved-model.ts';
+export type { TopologyLimits, TopologyOptions } from './topology.ts';
+export { DEFAULT_TOPOLOGY_LIMITS, modelFromTopology, parseTopology } from './topology.ts';
+export type { NamedWeight } from './weights.ts';
+export { namedWeights, readWeights, weightsOfLayers, writeWeights } from './weights.ts';

@@ -5,7 +5,9 @@ export const cpu: EngineSource = {
   name: 'cpu',
   async probe({ importModule }) {
     await importModule('@tensorflow/tfjs-backend-cpu');
-    await startBackend('cpu', 'cpu');
+    const backend = await startBackend('cpu', 'cpu');
+    // Its first use would print an advertisement for tfjs-node.
+    if ('firstUse' in backend) backend.firstUse = false;
     return {
       state: 'ready',
       backend: 'cpu',
