@@ -67,8 +67,13 @@ export function createDelivery(spool: Spool, shelf: Shelf, emit: EmitWorkerEvent
     );
     crashPoint('agent:after-offer');
     emit({ type: 'offered', round, decision: receipt.decision });
-    if (receipt.decision === 'send') sending.set(entry.update, entry);
-    else await settle(entry, outcomeOf(receipt));
+    if (receipt.decision === 'send') {
+      if (spool.find({ task: 'train', round, base }) !== undefined) sending.set(entry.update, entry);
+      return;
+    }
+    const outcome = outcomeOf(receipt);
+    if (outcome?.code === 'FED_UPDATE_ROUND') throw new RemoteError(outcome.code, outcome.reason, false);
+    await settle(entry, outcome);
   }
 
   async function offerEvaluation(entry: SpooledEvaluation, channel: Channel): Promise<void> {
@@ -88,20 +93,16 @@ export function createDelivery(spool: Spool, shelf: Shelf, emit: EmitWorkerEvent
     try {
       await (entry.task === 'train' ? offerUpdate(entry, channel) : offerEvaluation(entry, channel));
     } catch (error) {
-      if (error instanceof RemoteError && error.code === 'FED_UPDATE_ROUND') {
-        // A coordinator that came back has not opened the round again yet: its plan will ask for this.
-        emit({
-          type: 'log',
-          message: `round ${entry.round}: kept until its plan is repeated (${error.message})`,
-        });
-      } else if (error instanceof RemoteError && !error.retryable) {
-        await settle(entry, { code: error.code, reason: error.message });
+      const { message } = error as Error;
+      if (error instanceof RemoteError && isJudgement(error.code)) {
+        await settle(entry, { code: error.code, reason: message });
       } else {
-        // The link is gone: the next one repeats the offer. Or the coordinator can't right now: ask again on this one.
-        repeat = error instanceof RemoteError;
+        // The link is gone, and the next one repeats the offer; or the coordinator can't take it just now: its plan
+        // will ask for it, and an error that passes is worth another try.
+        repeat = error instanceof RemoteError && error.retryable;
         emit({
           type: 'log',
-          message: `round ${entry.round}: not handed over yet (${errorCode(error) ?? 'error'}: ${(error as Error).message})`,
+          message: `round ${entry.round}: kept for now (${errorCode(error) ?? 'error'}: ${message})`,
         });
       }
     } finally {
@@ -152,6 +153,16 @@ export function createDelivery(spool: Spool, shelf: Shelf, emit: EmitWorkerEvent
       return answer;
     },
   };
+}
+
+/**
+ * Whether a refusal is about the work itself. A coordinator that came back may not have opened the round again yet;
+ * that says nothing about the update.
+ */
+function isJudgement(code: string): boolean {
+  return (
+    (code.startsWith('FED_UPDATE_') && code !== 'FED_UPDATE_ROUND') || code.startsWith('FED_EVALUATION_')
+  );
 }
 
 function outcomeOf(receipt: MessageOf<'receipt'>): { code: string; reason: string } | undefined {

@@ -45,8 +45,13 @@ export interface Site {
   links: number;
 }
 
+interface Farewell {
+  readonly code: string;
+  readonly reason: string;
+}
+
 export interface LinkEnd {
-  readonly goodbye: { readonly code: string; readonly reason: string } | undefined;
+  readonly goodbye: Farewell | undefined;
   readonly reason: string;
 }
 
@@ -69,45 +74,43 @@ export async function openLink(site: Site): Promise<LinkEnd> {
       throw error;
     });
   const channel = createChannel(link);
-  let onGoodbye: (words: { code: string; reason: string }) => void = () => undefined;
-  const goodbye = new Promise<{ code: string; reason: string }>((resolve) => {
-    onGoodbye = resolve;
-  });
   const gone = goneOn(signal);
-  const broken = channel.closed.then((reason): never => {
-    throw new ProtocolError('FED_TRANSPORT_CLOSED', `the link to ${url} closed: ${reason}`);
+  let farewell: Farewell | undefined;
+  /** Resolves with the reason when the link is over: closed, or the coordinator has said goodbye. */
+  const over = new Promise<string>((resolve) => {
+    void channel.closed.then((reason) => resolve(`the link to ${url} closed: ${reason}`));
+    channel.handle((message) =>
+      answer(site, message, (words) => {
+        farewell = words;
+        // After the answer is on its way: closing at once would take it back.
+        setImmediate(() => resolve(words.reason));
+      }),
+    );
   });
-  broken.catch(() => undefined);
+  const brokenOff = over.then((reason): never => {
+    throw new ProtocolError('FED_TRANSPORT_CLOSED', reason);
+  });
+  brokenOff.catch(() => undefined);
   let heartbeat: NodeJS.Timeout | undefined;
   try {
-    channel.handle((message) => answer(site, message, onGoodbye));
-    firstTime(
-      site,
-      ok(
-        'address',
-        fingerprint === undefined
-          ? `${url} answers, without TLS`
-          : `${url} answers, certificate as in the invite`,
-      ),
-    );
+    const pinned = fingerprint === undefined ? 'without TLS' : 'certificate as in the invite';
+    firstTime(site, ok('address', `${url} answers, ${pinned}`));
     const welcome = await hello(site, channel);
     heartbeat = setInterval(() => void beat(site, channel), welcome.heartbeatMs);
-    const trainer = await Promise.race([readyFor(site, welcome.federation), broken, gone.promise]);
+    const trainer = await Promise.race([readyFor(site, welcome.federation), brokenOff, gone.promise]);
     await channel.call({ type: 'ready', site: trainer.site }, 'ok', { signal });
     crashPoint('agent:after-ready');
     site.links++;
     site.uplink.up(channel);
     emit({ type: 'waiting', next: 'the coordinator’s next plan' });
     void site.delivery.offerAll(channel);
-    return await Promise.race([
-      channel.closed.then((reason) => ({ goodbye: undefined, reason: `the link closed: ${reason}` })),
-      goodbye.then((words) => ({ goodbye: words, reason: words.reason })),
-      gone.promise,
-    ]);
+    const reason = await Promise.race([over, gone.promise]);
+    return { goodbye: farewell, reason };
   } catch (error) {
+    if (farewell !== undefined) return { goodbye: farewell, reason: (farewell as Farewell).reason };
     // Said on the way out, so that the coordinator's log has the reason too.
     const reason = signal.aborted ? 'stopped at the site' : (error as Error).message;
-    if (signal.aborted || error instanceof WorkerError) await leave(channel, reason);
+    if (signal.aborted || isFinal(error)) await leave(channel, reason);
     throw error;
   } finally {
     clearInterval(heartbeat);
@@ -229,7 +232,7 @@ async function makeReady(site: Site, federation: FederationView): Promise<Traine
 async function answer(
   site: Site,
   message: Message,
-  onGoodbye: (words: { code: string; reason: string }) => void,
+  onGoodbye: (words: Farewell) => void,
 ): Promise<Message | { message: Message; body: Uint8Array }> {
   switch (message.type) {
     case 'plan':
@@ -244,8 +247,7 @@ async function answer(
       return site.delivery.onChunk(message);
     case 'goodbye': {
       const { code, reason } = message;
-      // After the answer is on its way: closing at once would take it back.
-      setImmediate(() => onGoodbye({ code, reason }));
+      onGoodbye({ code, reason });
       return { type: 'ok' };
     }
     default:
