@@ -1,1 +1,7 @@
-export {};
+export type {
+  ScriptedJob,
+  ScriptedUpdate,
+  ScriptedWorker,
+  ScriptedWorkerOptions,
+} from './scripted-worker.ts';
+export { startScriptedWorker } from './scripted-worker.ts';

@@ -1,0 +1,394 @@
+/**
+ * The coordinator: holds the global model, lets sites in, plays the rounds, and keeps all of it in a run directory
+ * from which the same call goes on after any crash.
+ */
+import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
+import {
+  crashPoint,
+  createBlobShelf,
+  encodeInvite,
+  errorCode,
+  type RunEvent,
+  type RunStatus,
+  type Transport,
+} from '@tributary/shared-protocol';
+import { globalModel, writeCheckpoint } from './checkpoint.ts';
+import type { ModelArtifact, ResolvedFederation } from './config/resolve.ts';
+import { createDesk, createPhase } from './desk.ts';
+import { CoordinatorError } from './errors.ts';
+import { createRoster } from './members/roster.ts';
+import { hashSecret, newSecret } from './members/secrets.ts';
+import type { NewEvent, RunContext } from './round/context.ts';
+import { RoundFailed } from './round/train-round.ts';
+import { lastRound, loadCurrent, playRounds } from './rounds.ts';
+import type { WriteFunction } from './run/atomic-file.ts';
+import { openRunDirectory, type RunDirectory } from './run/directory.ts';
+import { openRunLog, type RunLog } from './run/log.ts';
+import { openMetricsFile } from './run/metrics-file.ts';
+import { apply, bestRound, type LogEntry, replay } from './run/records.ts';
+import { createStrategy } from './strategies/create.ts';
+
+export interface CoordinatorOptions {
+  readonly federation: ResolvedFederation;
+  /** The initial model; only a fresh run needs it. */
+  readonly artifact?: ModelArtifact;
+  /** Made when absent; see docs/architecture.md for what lies in it. */
+  readonly runDir: string;
+  readonly transport: Transport;
+  /** Measures the model in a tensor frame file on images of the coordinator's own, after each evaluated round. */
+  readonly evaluateCentrally?: (checkpointFrameFile: string) => Promise<Record<string, number>>;
+  /** Called for each event, in order; must not throw. */
+  readonly onEvent?: (event: RunEvent) => void;
+  /** Pauses the run: `run` resolves with reason 'stopped', sites keep their places, the same call goes on later. */
+  readonly signal?: AbortSignal;
+  /** Unix millis. @default Date.now */
+  readonly now?: () => number;
+  /** How checkpoints reach the disk; tests put faults in. @default fs.writeSync */
+  readonly write?: WriteFunction;
+}
+
+export interface RunSummary {
+  readonly runId: string;
+  readonly reason: 'rounds' | 'early-stopping' | 'stopped' | 'failed';
+  /** In a sentence, for a person. */
+  readonly message: string;
+  /** Rounds committed. */
+  readonly rounds: number;
+  readonly bestRound: number;
+  /** Paths of checkpoint files. */
+  readonly lastCheckpoint: string;
+  readonly bestCheckpoint: string;
+  /** Metrics of the last evaluated round: central where there are any, else the sites' weighted ones. */
+  readonly metrics: Readonly<Record<string, number>>;
+}
+
+export interface Coordinator {
+  /** What sites dial. */
+  readonly url: string;
+  readonly runId: string;
+  /** Lets `tributary status`, `invite` and `stop` in; also in admin.key in the run directory. */
+  readonly adminCredential: string;
+  /** Base64url of the Ed25519 key that the log is signed with; give it to whoever is to verify the log. */
+  readonly logPublicKey: string;
+  /** A new invite, as text to paste: for `uses` sites, for `expiresMs` millis. Defaults are the configuration's. */
+  invite(options?: { readonly uses?: number; readonly expiresMs?: number }): string;
+  status(): RunStatus;
+  /**
+   * Plays all rounds that are left and says goodbye to the sites. Call it once.
+   *
+   * @throws CoordinatorError FED_RUN_STORAGE when the disk refuses; the run directory can then be gone on with
+   */
+  run(): Promise<RunSummary>;
+  /** Closes every link, frees the address and the run directory. Harmless when called twice. */
+  close(): Promise<void>;
+}
+
+/** How long, in all, sites that are away for a moment are waited for with a goodbye. */
+const FAREWELL_MS = 10_000;
+
+/**
+ * Opens or goes on with the run in `runDir` and listens. Rounds begin with `run()`.
+ *
+ * @throws CoordinatorError FED_RUN_LOCKED, FED_RUN_CONFIG_CHANGED, FED_RUN_LOG_BROKEN, FED_RUN_CHECKPOINT,
+ *   FED_RUN_MODEL_MISSING, FED_RUN_STORAGE; ProtocolError FED_TRANSPORT_ADDRESS_IN_USE
+ */
+export async function createCoordinator(options: CoordinatorOptions): Promise<Coordinator> {
+  const directory = openRunDirectory(options.runDir, options.federation, options.write);
+  let log: RunLog | undefined;
+  try {
+    const { paths } = directory;
+    log = openRunLog({
+      path: paths.log,
+      keyPath: paths.key,
+      config: options.federation.digest,
+      ...(options.now ? { now: options.now } : {}),
+    });
+    return await start(options, directory, log);
+  } catch (error) {
+    log?.close();
+    directory.close();
+    throw error;
+  }
+}
+
+async function start(
+  options: CoordinatorOptions,
+  directory: RunDirectory,
+  log: RunLog,
+): Promise<Coordinator> {
+  const { federation, now = Date.now } = options;
+  const strategy = createStrategy(federation);
+  const state = replay(log.records);
+  const roster = createRoster(now);
+  const stopper = new AbortController();
+  const signal = options.signal ? AbortSignal.any([options.signal, stopper.signal]) : stopper.signal;
+  const frozen = new Set(federation.frozenWeights);
+  const writeMetrics = openMetricsFile(directory.paths.metrics);
+  let wait: string | undefined;
+
+  const context: RunContext = {
+    federation,
+    directory,
+    roster,
+    state,
+    manifest: federation.tensors.filter((t) => !frozen.has(t.name)),
+    signal,
+    now,
+    record(entry: LogEntry, durability) {
+      log.append(entry, durability);
+      apply(state, entry);
+    },
+    emit(event: NewEvent) {
+      if (event.type === 'waiting') wait = event.next;
+      else if (event.type === 'round-started' || event.type === 'finished') wait = undefined;
+      const stamped = { at: now(), ...event } as RunEvent;
+      writeMetrics(stamped);
+      options.onEvent?.(stamped);
+    },
+  };
+
+  if (state.runId === '') beginRun(context, options, log.publicKey, strategy.init);
+  const resumed =
+    log.records.length > 0 && state.runId !== '' && log.records.some((r) => r.type === 'run-started');
+  for (const record of state.members.values()) roster.enlist(record);
+  const current = loadCurrent(context);
+
+  const phase = createPhase();
+  const shelf = createBlobShelf();
+  let adminStop: string | undefined;
+  const desk = createDesk({
+    context,
+    shelf,
+    phase,
+    modelBytes: () => current.model.frame.byteLength,
+    status,
+    invite: (asked) => invite(asked),
+    stop(reason) {
+      adminStop = reason;
+      stopper.abort(new Error(reason));
+    },
+  });
+  const listener = await options.transport.listen(desk.onLink);
+  const url = federation.server.publicUrl ?? listener.url;
+  context.emit({ type: 'listening', url, fingerprint: listener.fingerprint });
+  if (resumed) {
+    const round = state.open?.round ?? lastRound(context) + 1;
+    if (log.repairedBytes > 0) {
+      context.emit({
+        type: 'warning',
+        message: `the last line of the log was torn by a crash; its ${log.repairedBytes} bytes were cut off`,
+      });
+    }
+    if (!isOver()) {
+      context.record({ type: 'run-resumed', round, repairedBytes: log.repairedBytes });
+      context.emit({ type: 'resumed', round });
+    }
+  }
+  let closing: Promise<void> | undefined;
+
+  /** Whether the log says that the run came to a good end. */
+  function isOver(): boolean {
+    return state.finished?.reason === 'rounds' || state.finished?.reason === 'early-stopping';
+  }
+
+  function invite({ uses, expiresMs }: { readonly uses?: number; readonly expiresMs?: number } = {}): string {
+    const secret = newSecret();
+    const terms = {
+      uses: uses ?? federation.invites.uses,
+      expiresAt: now() + (expiresMs ?? federation.invites.expiresMinutes * 60_000),
+    };
+    context.record({ type: 'invited', invite: hashSecret(secret), ...terms }, { durable: true });
+    crashPoint('coordinator:after-invite-record');
+    const text = encodeInvite({
+      url,
+      fingerprint: listener.fingerprint,
+      secret,
+      runId: state.runId,
+      expiresAt: terms.expiresAt,
+    });
+    context.emit({ type: 'invite', invite: text, ...terms });
+    return text;
+  }
+
+  function status(): RunStatus {
+    const working = phase.training ? 'training' : phase.evaluation ? 'evaluating' : 'waiting';
+    return {
+      runId: state.runId,
+      name: federation.name,
+      state: phase.goodbye ? 'finished' : working,
+      round: state.open?.round ?? lastRound(context),
+      rounds: federation.rounds,
+      clients: [...roster.members.values()].map((member) => ({
+        clientId: member.clientId,
+        name: member.name,
+        connected: member.channel !== undefined,
+        state: member.state,
+        progress: member.progress,
+        trainExamples: member.site?.trainExamples ?? 0,
+        testExamples: member.site?.testExamples ?? 0,
+        lastSeenAt: member.lastSeenAt,
+      })),
+      waitingFor: wait,
+      metrics: lastMetrics(),
+      bestRound: bestRound(state),
+    };
+  }
+
+  function lastMetrics(): Readonly<Record<string, number>> {
+    const commit = state.commits.findLast((c) => c.centralMetrics || Object.keys(c.siteMetrics).length > 0);
+    return commit?.centralMetrics ?? commit?.siteMetrics ?? {};
+  }
+
+  function summary(reason: RunSummary['reason'], message: string): RunSummary {
+    const last = lastRound(context);
+    const best = bestRound(state);
+    return {
+      runId: state.runId,
+      reason,
+      message,
+      rounds: last,
+      bestRound: best,
+      lastCheckpoint: directory.paths.checkpoint(last),
+      bestCheckpoint: directory.paths.checkpoint(best),
+      metrics: lastMetrics(),
+    };
+  }
+
+  async function finish(reason: RunSummary['reason'], message: string): Promise<RunSummary> {
+    if (!isOver()) {
+      context.record({ type: 'finished', round: lastRound(context), reason, message }, { durable: true });
+      crashPoint('coordinator:after-finish-record');
+      directory.clearSpool(state.open?.round);
+    }
+    context.emit({
+      type: 'finished',
+      round: lastRound(context),
+      reason,
+      bestRound: bestRound(state),
+      message,
+    });
+    phase.goodbye = { code: reason, reason: message };
+    phase.begin();
+    await farewell();
+    return summary(reason, message);
+  }
+
+  /** Tells every site; those that were at work and are away for a moment are given a moment to come back. */
+  async function farewell(): Promise<void> {
+    const linked = [...roster.members.values()].filter((m) => m.channel);
+    await Promise.all(linked.map((member) => desk.sayGoodbye(member)));
+    const expected = new Set(state.commits.at(-1)?.updates.map((u) => u.name) ?? []);
+    const away = () =>
+      [...roster.members.values()].some((m) => expected.has(m.name) && m.lostAt !== Number.NEGATIVE_INFINITY);
+    if (!away() || options.signal?.aborted) return;
+    await new Promise<void>((resolve) => {
+      const poll = setInterval(() => {
+        if (!away()) done();
+      }, 50);
+      const timer = setTimeout(done, Math.min(FAREWELL_MS, federation.deadlines.rejoinSeconds * 1000));
+      options.signal?.addEventListener('abort', done, { once: true });
+      function done() {
+        clearInterval(poll);
+        clearTimeout(timer);
+        resolve();
+      }
+    });
+  }
+
+  return {
+    url,
+    runId: state.runId,
+    adminCredential: directory.adminCredential,
+    logPublicKey: log.publicKey,
+    invite,
+    status,
+    async run() {
+      if (isOver() && state.finished) return await finish(state.finished.reason, state.finished.message);
+      try {
+        const reason = await playRounds({
+          context,
+          strategy,
+          shelf,
+          desk,
+          phase,
+          start: current,
+          evaluateCentrally: options.evaluateCentrally,
+        });
+        const last = lastRound(context);
+        return await finish(
+          reason,
+          reason === 'rounds'
+            ? `all ${last} rounds are done; the best model is that of round ${bestRound(state)}`
+            : `no improvement in ${federation.earlyStopping?.patience} evaluations; the best model is that of round ${bestRound(state)}`,
+        );
+      } catch (error) {
+        if (error instanceof RoundFailed) return await finish('failed', error.message);
+        if (adminStop !== undefined) return await finish('stopped', `stopped: ${adminStop}`);
+        if (options.signal?.aborted) {
+          const message = `paused after round ${lastRound(context)}; the same command goes on`;
+          context.emit({
+            type: 'finished',
+            round: lastRound(context),
+            reason: 'stopped',
+            bestRound: bestRound(state),
+            message,
+          });
+          return summary('stopped', message);
+        }
+        if (errorCode(error) === 'FED_RUN_STORAGE' || errorCode(error) === 'FED_RUN_CHECKPOINT') throw error;
+        throw error;
+      }
+    },
+    close() {
+      closing ??= (async () => {
+        stopper.abort(new CoordinatorError('FED_RUN_STOPPED', 'the coordinator was closed'));
+        await desk.close();
+        await listener.close();
+        log.close();
+        directory.close();
+      })();
+      return closing;
+    },
+  };
+}
+
+/** Writes the initial model and the first record of a fresh run. */
+function beginRun(
+  context: RunContext,
+  { artifact }: CoordinatorOptions,
+  publicKey: string,
+  init: ReturnType<typeof createStrategy>['init'],
+): void {
+  const { federation, directory } = context;
+  if (!artifact) {
+    throw new CoordinatorError(
+      'FED_RUN_MODEL_MISSING',
+      `${join(directory.paths.root)} holds no run yet, and a new one needs its initial model`,
+    );
+  }
+  const wanted = federation.tensors.map((t) => `${t.name}[${t.shape.join()}]`).join();
+  if (artifact.weights.map((t) => `${t.name}[${t.shape.join()}]`).join() !== wanted) {
+    throw new CoordinatorError(
+      'FED_RUN_MODEL_MISSING',
+      `the model "${artifact.name}" has other tensors than the configuration was resolved with`,
+    );
+  }
+  const model = globalModel(artifact.weights);
+  writeCheckpoint(
+    directory.paths.checkpoint(0),
+    { round: 0, tensors: model.tensors, state: init(model.tensors), config: federation.digest },
+    directory.write,
+  );
+  const initial = createBlobShelf().addBytes(model.frame, 1024 * 1024).digest;
+  context.record(
+    {
+      type: 'run-started',
+      runId: `${federation.name}-${randomBytes(4).toString('hex')}`,
+      name: federation.name,
+      publicKey,
+      initial,
+    },
+    { durable: true },
+  );
+}

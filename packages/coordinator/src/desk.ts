@@ -1,0 +1,314 @@
+/**
+ * The front desk: every link that comes in, who is behind it, and where each of its messages goes. A site is nobody
+ * until its hello is accepted; what it sends afterwards can only concern itself.
+ */
+import {
+  type BlobShelf,
+  type Channel,
+  crashPoint,
+  createChannel,
+  errorCode,
+  type Link,
+  type Message,
+  type MessageOf,
+  type MessageWithBody,
+  negotiate,
+  ProtocolError,
+  type RunStatus,
+} from '@tributary/shared-protocol';
+import { federationView } from './config/resolve.ts';
+import { CoordinatorError } from './errors.ts';
+import { admit, checkHello } from './members/admission.ts';
+import type { Member } from './members/roster.ts';
+import { hashSecret, matchesHash } from './members/secrets.ts';
+import type { RunContext } from './round/context.ts';
+import type { Evaluation } from './round/evaluation.ts';
+import { checkOffer } from './round/offer-checks.ts';
+import { noteRefusal, type TrainRound } from './round/train-round.ts';
+
+/** A link that has not said an accepted hello by then is closed. */
+const HELLO_TIMEOUT_MS = 30_000;
+/** A site that missed so many heartbeats is taken for lost. */
+const MISSED_HEARTBEATS = 3;
+/** A site that says goodbye or is told it gets this long to answer. */
+const GOODBYE_TIMEOUT_MS = 2000;
+
+/** What the run is at; the desk reads it, the rounds write it. */
+export interface Phase {
+  /** Resolves once a round that was open before a restart has taken its spooled updates back in. */
+  readonly begun: Promise<void>;
+  begin(): void;
+  training: TrainRound | undefined;
+  evaluation: Evaluation | undefined;
+  /** Set once the run is over: what every site is told. */
+  goodbye: { readonly code: string; readonly reason: string } | undefined;
+}
+
+export interface DeskOptions {
+  readonly context: RunContext;
+  readonly shelf: BlobShelf;
+  readonly phase: Phase;
+  readonly modelBytes: () => number;
+  readonly status: () => RunStatus;
+  readonly invite: (options: { uses: number; expiresMs: number }) => string;
+  readonly stop: (reason: string) => void;
+}
+
+export interface Desk {
+  onLink(link: Link): void;
+  /** The chunk size that all links so far can carry, in bytes. */
+  chunkBytes(): number;
+  /** Tells a site that the run is over. */
+  sayGoodbye(member: Member): Promise<void>;
+  close(): Promise<void>;
+}
+
+export function createPhase(): Phase {
+  let begin = () => {};
+  const begun = new Promise<void>((resolve) => {
+    begin = resolve;
+  });
+  return { begun, begin, training: undefined, evaluation: undefined, goodbye: undefined };
+}
+
+export function createDesk(options: DeskOptions): Desk {
+  const { context, shelf, phase } = options;
+  const { roster, now, federation, state } = context;
+  const heartbeatMs = Math.round(federation.deadlines.heartbeatSeconds * 1000);
+  const channels = new Set<Channel>();
+  let chunkBytes: number | undefined;
+  const watch = setInterval(() => {
+    for (const member of roster.members.values()) {
+      const silence = now() - member.lastSeenAt;
+      if (member.channel && silence > MISSED_HEARTBEATS * heartbeatMs) {
+        void member.channel.close(`no heartbeat for ${Math.round(silence / 1000)} s`);
+      }
+    }
+  }, heartbeatMs);
+
+  function onLink(link: Link): void {
+    const channel = createChannel(link);
+    channels.add(channel);
+    chunkBytes = Math.min(chunkBytes ?? link.preferredChunkBytes, link.preferredChunkBytes);
+    let member: Member | undefined;
+    let isAdmin = false;
+    const noHello = setTimeout(() => void channel.close('no accepted hello in 30 s'), HELLO_TIMEOUT_MS);
+
+    channel.handle(async (message) => {
+      if (message.type === 'hello') {
+        if (member || isAdmin) throw unexpected('a second hello on one link');
+        if (message.role === 'admin') {
+          admitAdmin(message);
+          isAdmin = true;
+        } else {
+          return await welcome(message, (m) => {
+            member = m;
+            clearTimeout(noHello);
+          });
+        }
+        clearTimeout(noHello);
+        return welcomeMessage(message, 'admin', undefined);
+      }
+      if (isAdmin) return answerAdmin(message);
+      if (!member) throw unexpected(`"${message.type}" before an accepted hello`);
+      if (member.channel !== channel)
+        throw unexpected(`"${message.type}" on a link that another one has replaced`);
+      member.lastSeenAt = now();
+      return await answerMember(member, message);
+    });
+
+    void channel.closed.then((reason) => {
+      clearTimeout(noHello);
+      channels.delete(channel);
+      if (member?.channel === channel) lose(member, reason);
+    });
+
+    async function welcome(hello: MessageOf<'hello'>, set: (member: Member) => void): Promise<Message> {
+      const {
+        member: record,
+        credential,
+        rejoined,
+      } = admit(hello, state, (entry) => context.record(entry, { durable: true }), now);
+      const joined = roster.enlist(record);
+      const former = joined.channel;
+      Object.assign(joined, { channel, ready: false, state: 'preparing', progress: 0, lastSeenAt: now() });
+      set(joined);
+      if (former) void former.close('the same site has a new link');
+      context.emit({ type: 'joined', clientId: joined.clientId, name: joined.name, rejoined });
+      roster.changed(joined);
+      if (phase.goodbye) setImmediate(() => void sayGoodbye(joined));
+      crashPoint('coordinator:before-welcome');
+      return welcomeMessage(hello, joined.clientId, credential);
+    }
+  }
+
+  function welcomeMessage(
+    hello: MessageOf<'hello'>,
+    clientId: string,
+    credential: string | undefined,
+  ): Message {
+    return {
+      type: 'welcome',
+      protocol: negotiate(hello.protocol),
+      clientId,
+      ...(credential === undefined ? {} : { credential }),
+      clockMs: now(),
+      heartbeatMs,
+      federation: federationView(federation, state.runId, options.modelBytes()),
+    };
+  }
+
+  function admitAdmin(hello: MessageOf<'hello'>): void {
+    checkHello(hello, now());
+    if (!matchesHash(hello.credential ?? '', hashSecret(context.directory.adminCredential))) {
+      throw new CoordinatorError(
+        'FED_JOIN_FORBIDDEN',
+        'that is not the credential of this run; it is in admin.key in the run directory',
+      );
+    }
+  }
+
+  async function answerMember(member: Member, message: Message): Promise<Message | MessageWithBody> {
+    switch (message.type) {
+      case 'ready':
+        Object.assign(member, { ready: true, site: message.site, state: 'idle', progress: 0 });
+        context.emit({
+          type: 'ready',
+          clientId: member.clientId,
+          name: member.name,
+          trainExamples: message.site.trainExamples,
+          testExamples: message.site.testExamples,
+          engine: message.site.engine,
+        });
+        // After the answer, so that a plan never overtakes it.
+        setImmediate(() => roster.changed(member));
+        return { type: 'ok' };
+      case 'heartbeat':
+        member.state = message.state;
+        member.progress = message.progress;
+        context.emit({
+          type: 'progress',
+          round: message.round,
+          name: member.name,
+          state: message.state,
+          progress: message.progress,
+        });
+        return { type: 'ok' };
+      case 'chunk':
+        crashPoint('coordinator:serve-chunk');
+        return await shelf.answer(message);
+      case 'offer':
+        await phase.begun;
+        return answerOffer(member, message);
+      case 'evaluation':
+        crashPoint('coordinator:evaluation-received');
+        if (!phase.evaluation) {
+          throw new CoordinatorError('FED_EVALUATION_UNEXPECTED', 'nothing is being evaluated now');
+        }
+        return phase.evaluation.answer(member, message);
+      case 'failure':
+        context.record({
+          type: 'client-failed',
+          round: message.round,
+          name: member.name,
+          task: message.task,
+          code: message.code,
+          reason: message.reason,
+        });
+        if (message.task === 'train' && phase.training?.plan.round === message.round)
+          phase.training.failed(member, message);
+        if (message.task === 'evaluate' && phase.evaluation?.plan.round === message.round)
+          phase.evaluation.failed(member, message);
+        return { type: 'ok' };
+      case 'leave':
+        member.lostAt = Number.NEGATIVE_INFINITY;
+        member.ready = false;
+        context.record({
+          type: 'left',
+          clientId: member.clientId,
+          name: member.name,
+          reason: message.reason,
+        });
+        setImmediate(() => void member.channel?.close(`left: ${message.reason}`));
+        return { type: 'ok' };
+      default:
+        throw unexpected(`"${message.type}" is not a site's to send`);
+    }
+  }
+
+  function answerOffer(member: Member, offer: MessageOf<'offer'>): MessageOf<'receipt'> {
+    crashPoint('coordinator:offer-received');
+    try {
+      if (phase.training?.plan.round === offer.round) return phase.training.offer(member, offer);
+      const lastCommit = state.commits.at(-1);
+      const known =
+        lastCommit?.round === offer.round && lastCommit.updates.some((u) => u.digest === offer.update.digest);
+      if (known) return { type: 'receipt', decision: 'have' };
+      const last = state.open?.round ?? lastCommit?.round ?? 0;
+      checkOffer(offer, member.name, phase.training && openRound(phase.training), last, context.manifest);
+      throw new CoordinatorError('FED_UPDATE_LATE', `round ${offer.round} is closed`);
+    } catch (error) {
+      if (!errorCode(error)?.startsWith('FED_UPDATE_')) throw error;
+      noteRefusal(context, member.name, offer, error);
+      return {
+        type: 'receipt',
+        decision: 'refused',
+        code: errorCode(error),
+        reason: error instanceof Error ? error.message : String(error),
+      };
+    }
+  }
+
+  function answerAdmin(message: Message): Message {
+    switch (message.type) {
+      case 'get-status':
+        return { type: 'status', status: options.status() };
+      case 'invite':
+        return { type: 'invited', invite: options.invite(message) };
+      case 'stop':
+        setImmediate(() => options.stop(message.reason));
+        return { type: 'ok' };
+      case 'heartbeat':
+        return { type: 'ok' };
+      default:
+        throw unexpected(`"${message.type}" is not an admin's to send`);
+    }
+  }
+
+  function lose(member: Member, reason: string): void {
+    const left = member.lostAt === Number.NEGATIVE_INFINITY;
+    Object.assign(member, { channel: undefined, ready: false, state: 'away', progress: 0 });
+    if (!left) member.lostAt = now();
+    context.emit({ type: 'left', clientId: member.clientId, name: member.name, reason });
+    roster.changed(member);
+  }
+
+  async function sayGoodbye(member: Member): Promise<void> {
+    const { channel } = member;
+    if (!channel || !phase.goodbye) return;
+    try {
+      await channel.call({ type: 'goodbye', ...phase.goodbye }, 'ok', { timeoutMs: GOODBYE_TIMEOUT_MS });
+      member.lostAt = Number.NEGATIVE_INFINITY;
+    } catch {
+      // It hears it when it comes back, or finds nobody there.
+    }
+  }
+
+  return {
+    onLink,
+    chunkBytes: () => chunkBytes ?? 256 * 1024,
+    sayGoodbye,
+    async close() {
+      clearInterval(watch);
+      await Promise.all([...channels].map((channel) => channel.close('the coordinator is closing')));
+    },
+  };
+}
+
+function openRound({ plan }: TrainRound) {
+  return { round: plan.round, cohort: plan.cohort, base: plan.model.digest };
+}
+
+function unexpected(what: string): ProtocolError {
+  return new ProtocolError('FED_PROTOCOL_MESSAGE_UNEXPECTED', what);
+}

@@ -1,0 +1,118 @@
+/** Who may take part: an invite's secret turns a site into a member once; afterwards its credential is what counts. */
+import { randomBytes } from 'node:crypto';
+import { crashPoint, type MessageOf, negotiate } from '@tributary/shared-protocol';
+import { CoordinatorError } from '../errors.ts';
+import type { LogEntry, MemberRecord, RunState } from '../run/records.ts';
+import { hashSecret, matchesHash, newSecret } from './secrets.ts';
+
+/** A site's clock may differ from ours by this much. */
+export const MAX_CLOCK_SKEW_MS = 5 * 60_000;
+
+const NAME = /^[\p{L}\p{N}][\p{L}\p{N} ._-]{0,63}$/u;
+
+export interface Admission {
+  readonly member: MemberRecord;
+  /** A credential of the coordinator's making, when the site brought none. */
+  readonly credential: string | undefined;
+  readonly rejoined: boolean;
+}
+
+/**
+ * Admits the site that says `hello`, recording a first join durably before it returns.
+ *
+ * @throws CoordinatorError FED_JOIN_* or FED_INVITE_*; ProtocolError FED_PROTOCOL_VERSION
+ */
+export function admit(
+  hello: MessageOf<'hello'>,
+  state: RunState,
+  record: (entry: LogEntry) => void,
+  now: () => number,
+): Admission {
+  checkHello(hello, now());
+  if (!NAME.test(hello.name)) {
+    throw new CoordinatorError(
+      'FED_JOIN_NAME',
+      `"${hello.name}" can't be a site's name: 1 to 64 letters, digits, spaces, dots, dashes or underscores, a letter or digit first`,
+    );
+  }
+  const known = state.members.get(hello.name);
+  if (hello.credential !== undefined) {
+    if (known && matchesHash(hello.credential, known.credential)) {
+      return { member: known, credential: undefined, rejoined: true };
+    }
+    if (hello.secret === undefined) {
+      throw new CoordinatorError(
+        known ? 'FED_JOIN_NAME_TAKEN' : 'FED_JOIN_CREDENTIAL',
+        known
+          ? nameTaken(hello.name)
+          : `this run has no site "${hello.name}" with that credential; ask the lead for an invite`,
+      );
+    }
+  }
+  if (hello.secret === undefined) {
+    throw new CoordinatorError(
+      'FED_JOIN_CREDENTIAL',
+      'a site joins with an invite, or comes back with its credential; this one showed neither',
+    );
+  }
+  const invite = checkInvite(hello.secret, state, now());
+  if (known) throw new CoordinatorError('FED_JOIN_NAME_TAKEN', nameTaken(hello.name));
+  const made = hello.credential === undefined ? newSecret() : undefined;
+  const member = {
+    clientId: randomBytes(8).toString('hex'),
+    name: hello.name,
+    credential: hashSecret(hello.credential ?? made ?? ''),
+  };
+  record({ type: 'joined', ...member, invite });
+  crashPoint('coordinator:after-join-record');
+  return { member, credential: made, rejoined: false };
+}
+
+/** Version and clock, asked of sites and of admins alike. */
+export function checkHello(hello: MessageOf<'hello'>, now: number): void {
+  negotiate(hello.protocol);
+  const skew = hello.clockMs - now;
+  if (!(Math.abs(skew) <= MAX_CLOCK_SKEW_MS)) {
+    throw new CoordinatorError(
+      'FED_JOIN_CLOCK',
+      `the clocks differ by ${Math.round(Math.abs(skew) / 60_000)} minutes: the site says ${clock(hello.clockMs)}, the coordinator ${clock(now)}; set the one that is wrong (at most 5 minutes are allowed)`,
+    );
+  }
+}
+
+/** The hash of the invite that `secret` belongs to. Every invite is compared, whichever matches. */
+function checkInvite(secret: string, state: RunState, now: number): string {
+  let hash: string | undefined;
+  for (const candidate of state.invites.keys()) {
+    if (matchesHash(secret, candidate)) hash = candidate;
+  }
+  const invite = hash === undefined ? undefined : state.invites.get(hash);
+  if (hash === undefined || !invite) {
+    throw new CoordinatorError(
+      'FED_INVITE_UNKNOWN',
+      'this coordinator gave out no such invite; check that it was pasted whole and is for this run',
+    );
+  }
+  if (invite.used >= invite.uses) {
+    throw new CoordinatorError(
+      'FED_INVITE_USED',
+      `this invite was for ${invite.uses === 1 ? 'one site, which has' : `${invite.uses} sites, which have`} joined already; ask the lead for another`,
+    );
+  }
+  if (now > invite.expiresAt) {
+    throw new CoordinatorError(
+      'FED_INVITE_EXPIRED',
+      `this invite expired at ${clock(invite.expiresAt)}; ask the lead for another`,
+    );
+  }
+  return hash;
+}
+
+function nameTaken(name: string): string {
+  return `another site is called "${name}" already; choose another name. If it is this site, its credential is in its state folder`;
+}
+
+function clock(ms: number): string {
+  const date = new Date(ms);
+  return Number.isNaN(date.getTime()) ? String(ms) : date.toISOString();
+}

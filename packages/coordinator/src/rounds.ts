@@ -1,0 +1,249 @@
+/** The run itself: round after round from wherever the log says it stands, each committed before the next begins. */
+import { rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type BlobRef, type BlobShelf, crashPoint } from '@tributary/shared-protocol';
+import { createFold, type Fold } from './aggregate/fold.ts';
+import { type GlobalModel, globalModel, readCheckpoint, writeCheckpoint } from './checkpoint.ts';
+import type { Desk, Phase } from './desk.ts';
+import { CoordinatorError } from './errors.ts';
+import { improves, weightedMetrics } from './metrics.ts';
+import type { RunContext } from './round/context.ts';
+import { createEvaluation } from './round/evaluation.ts';
+import { waitForQuorum } from './round/quorum.ts';
+import { createTrainRound } from './round/train-round.ts';
+import type { CommittedRound } from './run/records.ts';
+import type { StrategyState, StreamingStrategy, UpdateFacts } from './strategy.ts';
+
+type Metrics = Readonly<Record<string, number>>;
+
+export interface RoundsOptions {
+  readonly context: RunContext;
+  readonly strategy: StreamingStrategy;
+  readonly shelf: BlobShelf;
+  readonly desk: Desk;
+  readonly phase: Phase;
+  /** The committed model and what the strategy keeps. */
+  readonly start: { readonly model: GlobalModel; readonly state: StrategyState };
+  readonly evaluateCentrally: ((checkpointFrameFile: string) => Promise<Record<string, number>>) | undefined;
+}
+
+/** Plays all rounds that are left and returns why there are no more. Rejects with RoundFailed or the signal's reason. */
+export async function playRounds(options: RoundsOptions): Promise<'rounds' | 'early-stopping'> {
+  const { context, strategy } = options;
+  const { federation, state } = context;
+  const fold = createFold(context.manifest, strategy);
+  let current = options.start;
+  let published: BlobRef | undefined;
+  if (shouldStop(context)) return 'early-stopping';
+
+  for (let round = lastRound(context) + 1; round <= federation.rounds; round++) {
+    context.directory.clearSpool(round);
+    published = await playRound(round);
+    if (shouldStop(context)) return 'early-stopping';
+  }
+  return 'rounds';
+
+  async function playRound(round: number): Promise<BlobRef> {
+    const startedAt = performance.now();
+    fold.clear();
+    const open = state.open?.round === round ? state.open : await openRound(round);
+    const model = publish();
+    if (open.base !== model.digest) {
+      throw new CoordinatorError(
+        'FED_RUN_CHECKPOINT',
+        `round ${round} started from model ${open.base.slice(0, 12)}..., and the checkpoint before it holds ${model.digest.slice(0, 12)}...; restore the checkpoint from a copy`,
+      );
+    }
+    const training = createTrainRound(context, fold, { ...open, model });
+    const deadlineAt = context.now() + federation.deadlines.roundSeconds * 1000;
+    context.emit({
+      type: 'round-started',
+      round,
+      cohort: open.cohort,
+      modelBytes: model.bytes,
+      deadlineAt,
+    });
+    await training.restore();
+    options.phase.training = training;
+    options.phase.begin();
+    try {
+      await training.run();
+    } finally {
+      options.phase.training = undefined;
+    }
+    crashPoint('coordinator:before-aggregate');
+
+    options.shelf.remove(model.digest);
+    const facts = [...training.accepted.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+    current = aggregate(options, current, fold);
+    crashPoint('coordinator:after-aggregate');
+    writeCheckpoint(
+      context.directory.paths.checkpoint(round),
+      { round, tensors: current.model.tensors, state: current.state, config: federation.digest },
+      context.directory.write,
+    );
+    crashPoint('coordinator:after-checkpoint');
+
+    const next = options.shelf.addBytes(current.model.frame, options.desk.chunkBytes());
+    const evaluated = await evaluate(round, next, open.learningRate, facts);
+    const measured = { siteMetrics: evaluated.sites, centralMetrics: evaluated.central ?? null };
+    const commit: CommittedRound = {
+      type: 'committed',
+      round,
+      checkpoint: `checkpoints/round-${String(round).padStart(4, '0')}.safetensors`,
+      model: next.digest,
+      updates: facts.map(({ name, digest, numExamples }) => ({ name, digest, numExamples })),
+      numExamples: facts.reduce((n, f) => n + f.numExamples, 0),
+      trainMetrics: weightedMetrics(facts),
+      ...measured,
+      best: isBest(context, measured),
+      seconds: (performance.now() - startedAt) / 1000,
+    };
+    crashPoint('coordinator:before-commit');
+    context.record(commit, { durable: true });
+    crashPoint('coordinator:after-commit');
+    context.emit({
+      type: 'committed',
+      round,
+      digest: commit.model,
+      numExamples: commit.numExamples,
+      updates: facts.length,
+      seconds: commit.seconds,
+      best: commit.best,
+    });
+    return next;
+  }
+
+  /** Puts the model that is committed on offer, once. */
+  function publish(): BlobRef {
+    published ??= options.shelf.addBytes(current.model.frame, options.desk.chunkBytes());
+    return published;
+  }
+
+  async function openRound(round: number) {
+    options.phase.begin();
+    const ready = await waitForQuorum(context, round);
+    const { cohort, learningRate } = strategy.configureTrain(current.state, { round, ready });
+    const model = publish();
+    crashPoint('coordinator:before-round-record');
+    const entry = { type: 'round-started', round, cohort, base: model.digest, learningRate } as const;
+    context.record(entry);
+    crashPoint('coordinator:after-round-record');
+    return entry;
+  }
+
+  async function evaluate(
+    round: number,
+    model: BlobRef,
+    learningRate: number,
+    facts: readonly UpdateFacts[],
+  ) {
+    const { everyRounds, sites } = federation.evaluation;
+    if (round % everyRounds !== 0 && round !== federation.rounds) return { sites: {}, central: undefined };
+    const central = await evaluateCentrally(round);
+    const results = sites ? await evaluateAtSites(round, model, learningRate, facts) : [];
+    const { metrics } = strategy.aggregateEvaluate(current.state, results);
+    if (results.length > 0 || central) {
+      context.emit({
+        type: 'evaluated',
+        round,
+        metrics,
+        sites: results.map(({ name, numExamples, metrics: own }) => ({ name, numExamples, metrics: own })),
+        central,
+      });
+    }
+    return { sites: metrics, central };
+  }
+
+  async function evaluateAtSites(
+    round: number,
+    model: BlobRef,
+    learningRate: number,
+    facts: readonly UpdateFacts[],
+  ) {
+    // Sites of this round that are away for a moment are asked too, when they come back in time.
+    const cohort = new Set([...context.roster.ready(), ...facts.map((f) => f.name)]);
+    const able = [...cohort]
+      .filter((name) => context.roster.members.get(name)?.site?.testExamples !== 0)
+      .sort();
+    const plan = strategy.configureEvaluate(current.state, { round, ready: able });
+    const evaluation = createEvaluation(context, { round, cohort: plan.cohort, model, learningRate });
+    options.phase.evaluation = evaluation;
+    try {
+      return await evaluation.run();
+    } finally {
+      options.phase.evaluation = undefined;
+    }
+  }
+
+  async function evaluateCentrally(round: number): Promise<Metrics | undefined> {
+    if (!options.evaluateCentrally) return undefined;
+    const file = join(context.directory.paths.spool, `global-${round}.frame`);
+    try {
+      writeFileSync(file, current.model.frame);
+      return await options.evaluateCentrally(file);
+    } finally {
+      rmSync(file, { force: true });
+    }
+  }
+}
+
+/** Writes the new weights over the old frame, which is on offer no longer, and encodes them once. */
+function aggregate(
+  { context, strategy }: RoundsOptions,
+  { model, state }: { readonly model: GlobalModel; readonly state: StrategyState },
+  fold: Fold,
+): { model: GlobalModel; state: StrategyState } {
+  const trained = new Set(context.manifest.map((t) => t.name));
+  const weights = model.tensors.filter((t) => trained.has(t.name)).map((t) => t.data as Float32Array);
+  const next = strategy.aggregateTrain(state, weights, fold.mean());
+  return { model: globalModel(model.tensors), state: next };
+}
+
+/** The model and strategy state after the last commit. */
+export function loadCurrent(context: RunContext): RoundsOptions['start'] {
+  const { tensors, state } = readCheckpoint(
+    context.directory.paths.checkpoint(lastRound(context)),
+    context.federation.tensors,
+  );
+  return { model: globalModel(tensors), state };
+}
+
+export function lastRound({ state }: RunContext): number {
+  return state.commits.at(-1)?.round ?? 0;
+}
+
+interface Measured {
+  readonly siteMetrics: Metrics;
+  readonly centralMetrics: Metrics | null;
+}
+
+/** The central evaluation's number where there is one, else the sites'. */
+export function measuredValue(measured: Measured, metric: string): number | undefined {
+  return measured.centralMetrics?.[metric] ?? measured.siteMetrics[metric];
+}
+
+/** While nothing was ever measured, the latest model counts as the best. */
+function isBest({ federation, state }: RunContext, measured: Measured): boolean {
+  const { metric, mode } = federation.best;
+  const former = state.commits.filter((c) => c.best).map((c) => measuredValue(c, metric));
+  const best = former.findLast((value) => value !== undefined);
+  const value = measuredValue(measured, metric);
+  return value === undefined ? best === undefined : improves(value, best, mode);
+}
+
+function shouldStop({ federation, state }: RunContext): boolean {
+  const rule = federation.earlyStopping;
+  if (!rule) return false;
+  let best: number | undefined;
+  let without = 0;
+  for (const commit of state.commits) {
+    const value = measuredValue(commit, rule.metric);
+    if (value === undefined) continue;
+    if (improves(value, best, rule.mode, rule.minDelta)) {
+      best = value;
+      without = 0;
+    } else without++;
+  }
+  return without >= rule.patience;
+}

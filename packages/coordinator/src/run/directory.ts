@@ -1,0 +1,105 @@
+/** A run's folder: where each thing lies in it, and who has it open. */
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import type { ResolvedFederation } from '../config/resolve.ts';
+import { CoordinatorError } from '../errors.ts';
+import { newSecret } from '../members/secrets.ts';
+import { type WriteFunction, writeFileAtomic } from './atomic-file.ts';
+import { takeLock } from './lock.ts';
+
+export interface RunPaths {
+  readonly root: string;
+  readonly federation: string;
+  readonly log: string;
+  readonly key: string;
+  readonly admin: string;
+  readonly metrics: string;
+  readonly lock: string;
+  readonly checkpoints: string;
+  readonly spool: string;
+  checkpoint(round: number): string;
+  roundSpool(round: number): string;
+}
+
+export interface RunDirectory {
+  readonly paths: RunPaths;
+  /** Lets `tributary status` and the like in; made once, kept with mode 0600. */
+  readonly adminCredential: string;
+  /** Where checkpoints are written through; tests put faults in. */
+  readonly write: WriteFunction | undefined;
+  /** Removes the updates of rounds that are over: all but those of `keepRound`. */
+  clearSpool(keepRound?: number): void;
+  close(): void;
+}
+
+export function runPaths(root: string): RunPaths {
+  const checkpoints = join(root, 'checkpoints');
+  const spool = join(root, 'spool');
+  const label = (round: number) => `round-${String(round).padStart(4, '0')}`;
+  return {
+    root,
+    federation: join(root, 'federation.json'),
+    log: join(root, 'log.jsonl'),
+    key: join(root, 'log.key'),
+    admin: join(root, 'admin.key'),
+    metrics: join(root, 'metrics.jsonl'),
+    lock: join(root, 'coordinator.lock'),
+    checkpoints,
+    spool,
+    checkpoint: (round) => join(checkpoints, `${label(round)}.safetensors`),
+    roundSpool: (round) => join(spool, label(round)),
+  };
+}
+
+/**
+ * Opens (or makes) the run directory for this process alone and checks that it belongs to `federation`.
+ *
+ * @throws CoordinatorError FED_RUN_LOCKED, FED_RUN_CONFIG_CHANGED, FED_RUN_STORAGE
+ */
+export function openRunDirectory(
+  root: string,
+  federation: ResolvedFederation,
+  write?: WriteFunction,
+): RunDirectory {
+  const paths = runPaths(root);
+  for (const folder of [root, paths.checkpoints, paths.spool]) mkdirSync(folder, { recursive: true });
+  const unlock = takeLock(paths.lock);
+  try {
+    if (existsSync(paths.federation)) checkSame(paths.federation, federation);
+    else writeFileAtomic(paths.federation, [Buffer.from(`${JSON.stringify(federation, undefined, 2)}\n`)]);
+    if (!existsSync(paths.admin)) writeFileAtomic(paths.admin, [Buffer.from(newSecret())], { mode: 0o600 });
+    return {
+      paths,
+      adminCredential: readFileSync(paths.admin, 'utf8').trim(),
+      write,
+      clearSpool(keepRound) {
+        const keep = keepRound === undefined ? undefined : paths.roundSpool(keepRound);
+        for (const folder of foldersIn(paths.spool)) {
+          if (folder !== keep) rmSync(folder, { recursive: true, force: true });
+        }
+      },
+      close: unlock,
+    };
+  } catch (error) {
+    unlock();
+    throw error;
+  }
+}
+
+function checkSame(path: string, federation: ResolvedFederation): void {
+  const kept = JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>;
+  if (kept['digest'] === federation.digest) return;
+  const now = federation as unknown as Record<string, unknown>;
+  const free = new Set(['server', 'invites', 'runDir', 'digest']);
+  const changed = [...new Set([...Object.keys(kept), ...Object.keys(now)])].filter(
+    (key) => !free.has(key) && JSON.stringify(kept[key]) !== JSON.stringify(now[key]),
+  );
+  throw new CoordinatorError(
+    'FED_RUN_CONFIG_CHANGED',
+    `${path} was started with another configuration (${changed.join(', ') || 'another digest'} differ); change it back to go on with that run, or choose another runDir`,
+  );
+}
+
+function foldersIn(path: string): string[] {
+  return readdirSync(path).map((name) => join(path, name));
+}

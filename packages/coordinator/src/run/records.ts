@@ -1,0 +1,195 @@
+/** What log.jsonl records, and the state of a run that follows from reading it from the start. */
+
+type Metrics = Readonly<Record<string, number>>;
+
+export type LogEntry =
+  | {
+      readonly type: 'run-started';
+      readonly runId: string;
+      readonly name: string;
+      readonly publicKey: string;
+      readonly initial: string;
+    }
+  | { readonly type: 'run-resumed'; readonly round: number; readonly repairedBytes: number }
+  /** `invite` and `credential` are SHA-256 of the secrets, which are kept nowhere. */
+  | { readonly type: 'invited'; readonly invite: string; readonly uses: number; readonly expiresAt: number }
+  | {
+      readonly type: 'joined';
+      readonly clientId: string;
+      readonly name: string;
+      readonly invite: string;
+      readonly credential: string;
+    }
+  | { readonly type: 'left'; readonly clientId: string; readonly name: string; readonly reason: string }
+  | {
+      readonly type: 'round-started';
+      readonly round: number;
+      /** Names, sorted. */
+      readonly cohort: readonly string[];
+      /** Digest of the global model's frame. */
+      readonly base: string;
+      readonly learningRate: number;
+    }
+  | {
+      readonly type: 'round-extended';
+      readonly round: number;
+      readonly extension: number;
+      readonly reason: string;
+    }
+  | {
+      readonly type: 'update-accepted';
+      readonly round: number;
+      readonly name: string;
+      readonly digest: string;
+      readonly bytes: number;
+      readonly numExamples: number;
+      readonly metrics: Metrics;
+    }
+  | {
+      readonly type: 'update-refused';
+      readonly round: number;
+      readonly name: string;
+      readonly digest: string;
+      readonly code: string;
+      readonly reason: string;
+    }
+  | {
+      readonly type: 'client-failed';
+      readonly round: number;
+      readonly name: string;
+      readonly task: string;
+      readonly code: string;
+      readonly reason: string;
+    }
+  | {
+      readonly type: 'committed';
+      readonly round: number;
+      readonly checkpoint: string;
+      /** Digest of the global model's frame after the round. */
+      readonly model: string;
+      /** Names and digests of the updates that went in, by name. */
+      readonly updates: readonly {
+        readonly name: string;
+        readonly digest: string;
+        readonly numExamples: number;
+      }[];
+      readonly numExamples: number;
+      readonly trainMetrics: Metrics;
+      readonly siteMetrics: Metrics;
+      readonly centralMetrics: Metrics | null;
+      readonly best: boolean;
+      readonly seconds: number;
+    }
+  | {
+      readonly type: 'finished';
+      readonly round: number;
+      readonly reason: 'rounds' | 'early-stopping' | 'stopped' | 'failed';
+      readonly message: string;
+    };
+
+export type AcceptedUpdate = Extract<LogEntry, { type: 'update-accepted' }>;
+export type CommittedRound = Extract<LogEntry, { type: 'committed' }>;
+
+export interface MemberRecord {
+  readonly clientId: string;
+  readonly name: string;
+  readonly credential: string;
+}
+
+export interface InviteRecord {
+  readonly uses: number;
+  readonly expiresAt: number;
+  used: number;
+}
+
+/** Where a run stands. */
+export interface RunState {
+  runId: string;
+  /** Digest of the first model's frame. */
+  initial: string;
+  readonly members: Map<string, MemberRecord>;
+  /** By the hash of the secret. */
+  readonly invites: Map<string, InviteRecord>;
+  readonly commits: CommittedRound[];
+  /** The round that had started but was not committed. */
+  open:
+    | {
+        round: number;
+        cohort: readonly string[];
+        base: string;
+        learningRate: number;
+        accepted: Map<string, AcceptedUpdate>;
+      }
+    | undefined;
+  finished: Extract<LogEntry, { type: 'finished' }> | undefined;
+}
+
+/** The state after all of `entries`; a run begins again after `finished` only when it had failed or was stopped. */
+export function replay(entries: Iterable<LogEntry>): RunState {
+  const state: RunState = {
+    runId: '',
+    initial: '',
+    members: new Map(),
+    invites: new Map(),
+    commits: [],
+    open: undefined,
+    finished: undefined,
+  };
+  for (const entry of entries) apply(state, entry);
+  return state;
+}
+
+/** Takes one more record into `state`. */
+export function apply(state: RunState, entry: LogEntry): void {
+  switch (entry.type) {
+    case 'run-started':
+      state.runId = entry.runId;
+      state.initial = entry.initial;
+      break;
+    case 'run-resumed':
+      state.finished = undefined;
+      break;
+    case 'invited':
+      state.invites.set(entry.invite, { uses: entry.uses, expiresAt: entry.expiresAt, used: 0 });
+      break;
+    case 'joined': {
+      state.members.set(entry.name, {
+        clientId: entry.clientId,
+        name: entry.name,
+        credential: entry.credential,
+      });
+      const invite = state.invites.get(entry.invite);
+      if (invite) invite.used++;
+      break;
+    }
+    case 'round-started':
+      state.open = {
+        round: entry.round,
+        cohort: entry.cohort,
+        base: entry.base,
+        learningRate: entry.learningRate,
+        accepted: new Map(),
+      };
+      break;
+    case 'update-accepted':
+      if (state.open?.round === entry.round) state.open.accepted.set(entry.name, entry);
+      break;
+    case 'committed':
+      state.commits.push(entry);
+      state.open = undefined;
+      break;
+    case 'finished':
+      state.finished = entry;
+      break;
+    case 'left':
+    case 'round-extended':
+    case 'update-refused':
+    case 'client-failed':
+      break;
+  }
+}
+
+/** The round of the best commit so far, or 0. */
+export function bestRound(state: RunState): number {
+  return state.commits.findLast((c) => c.best)?.round ?? 0;
+}

@@ -1,0 +1,137 @@
+/** Small federations for the tests: a model of five parameters, sites that add a known number to each. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { RunEvent, Tensor, Transport } from '@tributary/shared-protocol';
+import { createMemoryTransport } from '@tributary/shared-protocol/memory';
+import {
+  type ScriptedJob,
+  type ScriptedUpdate,
+  type ScriptedWorker,
+  type ScriptedWorkerOptions,
+  startScriptedWorker,
+} from '@tributary/testkit';
+import { onTestFinished } from 'vitest';
+import {
+  type Coordinator,
+  type CoordinatorOptions,
+  createCoordinator,
+  type FederationConfig,
+  type ModelArtifact,
+  resolveFederation,
+} from '../src/index.ts';
+
+export function tensor(
+  name: string,
+  values: readonly number[],
+  shape: readonly number[] = [values.length],
+): Tensor {
+  return { name, dtype: 'float32', shape, data: Float32Array.from(values) };
+}
+
+export const artifact: ModelArtifact = {
+  name: 'tiny',
+  topology: '{"class_name":"Sequential"}',
+  weights: [tensor('dense/kernel', [1, 2, 3, 4], [2, 2]), tensor('dense/bias', [0])],
+  frozenWeights: [],
+};
+
+export const baseConfig: FederationConfig = {
+  name: 'test',
+  model: 'tiny',
+  classes: ['a', 'b'],
+  rounds: 2,
+  cohort: { quorum: 2 },
+  deadlines: {
+    rejoinSeconds: 5,
+    roundSeconds: 20,
+    evaluateSeconds: 20,
+    quorumSeconds: 20,
+    heartbeatSeconds: 20,
+  },
+};
+
+export function temporaryDir(): string {
+  const dir = mkdtempSync(join(tmpdir(), 'coordinator-'));
+  onTestFinished(() => rmSync(dir, { recursive: true, force: true }));
+  return dir;
+}
+
+export interface TestRun {
+  readonly coordinator: Coordinator;
+  readonly events: RunEvent[];
+  readonly transport: Transport;
+  readonly runDir: string;
+  /** Resolves with the first event, past or to come, that fits. */
+  event<T extends RunEvent['type']>(
+    type: T,
+    fits?: (event: Extract<RunEvent, { type: T }>) => boolean,
+  ): Promise<Extract<RunEvent, { type: T }>>;
+  join(name: string, options?: Partial<ScriptedWorkerOptions>): Promise<ScriptedWorker>;
+}
+
+export async function startRun(
+  config: Partial<FederationConfig> = {},
+  options: Partial<CoordinatorOptions> & { readonly model?: ModelArtifact } = {},
+): Promise<TestRun> {
+  const { model = artifact, ...rest } = options;
+  const transport = rest.transport ?? createMemoryTransport();
+  const runDir = rest.runDir ?? temporaryDir();
+  const events: RunEvent[] = [];
+  const listeners = new Set<() => void>();
+  const coordinator = await createCoordinator({
+    federation: resolveFederation({ ...baseConfig, ...config }, model),
+    artifact: model,
+    ...rest,
+    transport,
+    runDir,
+    onEvent(event) {
+      events.push(event);
+      rest.onEvent?.(event);
+      for (const listener of [...listeners]) listener();
+    },
+  });
+  onTestFinished(() => coordinator.close());
+  return {
+    coordinator,
+    events,
+    transport,
+    runDir,
+    event<T extends RunEvent['type']>(
+      type: T,
+      fits: (event: Extract<RunEvent, { type: T }>) => boolean = () => true,
+    ) {
+      return new Promise<Extract<RunEvent, { type: T }>>((resolve) => {
+        const look = () => {
+          const found = events.find(
+            (e): e is Extract<RunEvent, { type: T }> =>
+              e.type === type && fits(e as Extract<RunEvent, { type: T }>),
+          );
+          if (!found) return;
+          listeners.delete(look);
+          resolve(found);
+        };
+        listeners.add(look);
+        look();
+      });
+    },
+    join: (name, more = {}) =>
+      startScriptedWorker({
+        transport,
+        name,
+        ...(more.credential === undefined && more.invite === undefined
+          ? { invite: coordinator.invite() }
+          : { url: coordinator.url }),
+        ...more,
+      }),
+  };
+}
+
+/** A site that adds `step` to every parameter and says it has `numExamples` examples. */
+export function adds(step: number, numExamples = 10): (job: ScriptedJob) => ScriptedUpdate {
+  return ({ global }) => ({
+    numExamples,
+    metrics: { loss: step },
+    tensors: global.map((t) => ({ ...t, data: new Float32Array(t.data.length).fill(step) })),
+  });
+}

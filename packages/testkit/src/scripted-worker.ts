@@ -1,0 +1,250 @@
+/**
+ * A site played by a few lines of script: it speaks the whole protocol (hello, ready, plans, offers, evaluations) but
+ * its training is a function of the test. What it sends can be bent in every way that a broken site might.
+ */
+import { randomBytes } from 'node:crypto';
+import {
+  type BlobRef,
+  type Channel,
+  createBlobShelf,
+  createChannel,
+  decodeFrame,
+  decodeInvite,
+  encodeFrame,
+  type FederationView,
+  fetchBlob,
+  type Message,
+  type MessageOf,
+  openMemorySink,
+  PROTOCOL_VERSION,
+  type SiteReport,
+  type Tensor,
+  type Transport,
+} from '@tributary/shared-protocol';
+
+export interface ScriptedJob {
+  readonly round: number;
+  readonly global: readonly Tensor[];
+  readonly plan: MessageOf<'plan'>;
+  readonly federation: FederationView;
+}
+
+/** What the script sends for a plan; fields left out are what an honest site would say. */
+export interface ScriptedUpdate {
+  readonly tensors?: readonly Tensor[];
+  /** The frame's bytes as they are, instead of `tensors`. */
+  readonly frame?: Uint8Array;
+  readonly numExamples: number;
+  readonly metrics?: Record<string, number>;
+  readonly round?: number;
+  readonly base?: string;
+  /** Lies about the blob: laid over its true reference. */
+  readonly ref?: Partial<BlobRef>;
+}
+
+export interface ScriptedWorkerOptions {
+  readonly transport: Transport;
+  readonly name: string;
+  /** The invite's text; or `url` and what else is needed. */
+  readonly invite?: string;
+  readonly url?: string;
+  readonly fingerprint?: string;
+  readonly secret?: string;
+  readonly credential?: string;
+  readonly clockMs?: number;
+  readonly protocol?: { major: number; minor: number };
+  readonly site?: Partial<SiteReport>;
+  /** Says `ready` after `welcome`. @default true */
+  readonly ready?: boolean;
+  /** Undefined: this site never answers the plan. Thrown errors become a `failure`. */
+  readonly train?: (job: ScriptedJob) => ScriptedUpdate | undefined | Promise<ScriptedUpdate | undefined>;
+  readonly evaluate?: (
+    job: ScriptedJob,
+  ) => { numExamples: number; metrics: Record<string, number> } | undefined;
+  /** Looks at chunk requests before they are answered; may replace the answer. */
+  readonly onChunk?: (
+    message: MessageOf<'chunk'>,
+    body: Uint8Array,
+  ) => { message: Message; body: Uint8Array } | Promise<{ message: Message; body: Uint8Array }>;
+}
+
+export interface ScriptedWorker {
+  readonly name: string;
+  readonly credential: string;
+  readonly welcome: MessageOf<'welcome'>;
+  readonly channel: Channel;
+  readonly plans: readonly MessageOf<'plan'>[];
+  readonly receipts: readonly MessageOf<'receipt'>[];
+  readonly verdicts: readonly MessageOf<'verdict'>[];
+  readonly goodbye: Promise<MessageOf<'goodbye'>>;
+  /** Resolves with the first message of that kind, past or to come, that fits. */
+  until<T extends 'plan' | 'receipt' | 'verdict'>(
+    type: T,
+    fits?: (message: MessageOf<T>) => boolean,
+  ): Promise<MessageOf<T>>;
+  offer(round: number, base: string, update: ScriptedUpdate): Promise<MessageOf<'receipt'>>;
+  sayReady(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Joins and resolves with the welcome read; rejects with RemoteError when the coordinator refuses. */
+export async function startScriptedWorker(options: ScriptedWorkerOptions): Promise<ScriptedWorker> {
+  const invite = options.invite === undefined ? undefined : decodeInvite(options.invite);
+  const fingerprint = options.fingerprint ?? invite?.fingerprint;
+  const link = await options.transport.connect(
+    options.url ?? invite?.url ?? '',
+    fingerprint === undefined ? {} : { fingerprint },
+  );
+  const channel = createChannel(link);
+  const shelf = createBlobShelf();
+  const credential = options.credential ?? randomBytes(16).toString('hex');
+  const plans: MessageOf<'plan'>[] = [];
+  const receipts: MessageOf<'receipt'>[] = [];
+  const verdicts: MessageOf<'verdict'>[] = [];
+  const seen = { plan: plans, receipt: receipts, verdict: verdicts } as const;
+  const waiters = new Set<() => void>();
+  let resolveGoodbye: (message: MessageOf<'goodbye'>) => void;
+  const goodbye = new Promise<MessageOf<'goodbye'>>((resolve) => {
+    resolveGoodbye = resolve;
+  });
+  let welcome: MessageOf<'welcome'>;
+
+  const note = <M extends Message>(list: M[], message: M) => {
+    list.push(message);
+    for (const look of [...waiters]) look();
+  };
+
+  channel.handle(async (message) => {
+    switch (message.type) {
+      case 'plan':
+        note(plans, message);
+        void follow(message);
+        return { type: 'ok' };
+      case 'verdict':
+        note(verdicts, message);
+        return { type: 'ok' };
+      case 'chunk': {
+        const answer = await shelf.answer(message);
+        return (await options.onChunk?.(message, answer.body)) ?? answer;
+      }
+      case 'goodbye':
+        resolveGoodbye(message);
+        return { type: 'ok' };
+      default:
+        throw new Error(`unexpected ${message.type}`);
+    }
+  });
+
+  async function follow(plan: MessageOf<'plan'>): Promise<void> {
+    try {
+      const script = plan.task === 'train' ? options.train : options.evaluate;
+      if (!script) return;
+      const sink = openMemorySink(plan.model);
+      await fetchBlob(channel, plan.model, sink);
+      const job = {
+        round: plan.round,
+        global: decodeFrame(sink.bytes).tensors,
+        plan,
+        federation: welcome.federation,
+      };
+      if (plan.task === 'train') {
+        const update = await options.train?.(job);
+        if (update) await offer(plan.round, plan.model.digest, update);
+      } else {
+        const result = options.evaluate?.(job);
+        if (result) {
+          await channel.call(
+            { type: 'evaluation', round: plan.round, model: plan.model.digest, ...result },
+            'receipt',
+          );
+        }
+      }
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      // On a closed link there is nobody to tell.
+      await channel
+        .call({ type: 'failure', task: plan.task, round: plan.round, code: 'FED_SCRIPT', reason }, 'ok')
+        .catch(() => undefined);
+    }
+  }
+
+  async function offer(round: number, base: string, update: ScriptedUpdate): Promise<MessageOf<'receipt'>> {
+    const frame = update.frame ?? encodeFrame(update.tensors ?? []);
+    const ref = { ...shelf.addBytes(frame, link.preferredChunkBytes), ...update.ref };
+    const receipt = await channel.call(
+      {
+        type: 'offer',
+        round: update.round ?? round,
+        base: update.base ?? base,
+        numExamples: update.numExamples,
+        metrics: update.metrics ?? {},
+        update: ref,
+      },
+      'receipt',
+    );
+    note(receipts, receipt);
+    return receipt;
+  }
+
+  async function sayReady(): Promise<void> {
+    const site: SiteReport = {
+      trainExamples: 10,
+      testExamples: options.evaluate ? 10 : 0,
+      trainExamplesByClass: [],
+      unreadable: 0,
+      engine: 'script',
+      ...options.site,
+    };
+    await channel.call({ type: 'ready', site }, 'ok');
+  }
+
+  const secret = options.secret ?? invite?.secret;
+  try {
+    welcome = await channel.call(
+      {
+        type: 'hello',
+        protocol: options.protocol ?? PROTOCOL_VERSION,
+        software: 'scripted-worker',
+        role: 'worker',
+        name: options.name,
+        ...(secret === undefined ? {} : { secret }),
+        credential,
+        clockMs: options.clockMs ?? Date.now(),
+      },
+      'welcome',
+    );
+    if (options.ready ?? true) await sayReady();
+  } catch (error) {
+    await channel.close('refused');
+    throw error;
+  }
+
+  return {
+    name: options.name,
+    credential,
+    welcome,
+    channel,
+    plans,
+    receipts,
+    verdicts,
+    goodbye,
+    until<T extends 'plan' | 'receipt' | 'verdict'>(
+      type: T,
+      fits: (message: MessageOf<T>) => boolean = () => true,
+    ) {
+      return new Promise<MessageOf<T>>((resolve) => {
+        const look = () => {
+          const found = (seen[type] as readonly MessageOf<T>[]).find(fits);
+          if (!found) return;
+          waiters.delete(look);
+          resolve(found);
+        };
+        waiters.add(look);
+        look();
+      });
+    },
+    offer,
+    sayReady,
+    close: () => channel.close('the script ended'),
+  };
+}
