@@ -17,6 +17,7 @@ export const PROTOCOL_ERROR_CODES = [
   'FED_TRANSPORT_FINGERPRINT',
   'FED_TRANSPORT_ADDRESS_IN_USE',
   'FED_INVITE_MALFORMED',
+  'FED_INTERNAL',
 ] as const;
 export type ProtocolErrorCode = (typeof PROTOCOL_ERROR_CODES)[number];
 

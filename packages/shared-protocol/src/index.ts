@@ -1,4 +1,18 @@
+export type { BlobShelf } from './blob-shelf.ts';
+export { createBlobShelf } from './blob-shelf.ts';
+export type { BlobSink, FileSinkOptions, MemorySink } from './blob-sinks.ts';
+export { openFileSink, openMemorySink } from './blob-sinks.ts';
+export type { FetchBlobOptions } from './blobs.ts';
+export { checkRef, chunkCount, chunkLength, fetchBlob, MAX_CHUNKS } from './blobs.ts';
 export { canonicalJson, sha256 } from './canonical-json.ts';
+export type {
+  CallWithBodyOptions,
+  Channel,
+  ChannelOptions,
+  MessageHandler,
+  MessageWithBody,
+} from './channel.ts';
+export { createChannel } from './channel.ts';
 export { crashPoint } from './crash-point.ts';
 export type { DType, Tensor, TensorData, TensorSpec } from './dtypes.ts';
 export { byteLengthOf, DTYPES, elementBytes, elementCount, isDType, tensorBytes } from './dtypes.ts';
@@ -17,6 +31,8 @@ export {
   toBfloat16,
   toFloat16,
 } from './float16.ts';
+export type { Invite } from './invite.ts';
+export { decodeInvite, encodeInvite } from './invite.ts';
 export type { Limits } from './limits.ts';
 export { DEFAULT_LIMITS } from './limits.ts';
 export type { BlobRef, Message, MessageOf, MessageType, SiteReport } from './messages.ts';
@@ -40,4 +56,6 @@ export {
   FRAME_PREAMBLE_BYTES,
   readFrameHeader,
 } from './tensors.ts';
+export type { Certificate } from './tls.ts';
+export { createCertificate, fingerprintOf } from './tls.ts';
 export type { ConnectOptions, Link, Listener, Packet, RequestOptions, Transport } from './transport.ts';

@@ -1,0 +1,58 @@
+/**
+ * The coordinator's own certificate. No authority vouches for it: the invite carries its fingerprint, and a worker
+ * talks to nobody else. So names and dates in it matter little; the key is what is checked.
+ */
+import { createHash, X509Certificate } from 'node:crypto';
+import { isIP } from 'node:net';
+import { generate } from 'selfsigned';
+
+export interface Certificate {
+  /** PEM, PKCS #8; keep it readable by its owner only. */
+  readonly key: string;
+  /** PEM. */
+  readonly cert: string;
+  /** SHA-256 of the certificate's DER bytes, lower-case hex: what invites pin. */
+  readonly fingerprint: string;
+}
+
+const VALID_YEARS = 20;
+/** So that a site whose clock is behind does not see a certificate from the future. */
+const BACKDATED_DAYS = 2;
+
+/**
+ * Returns a new self-signed certificate with an EC P-256 key, valid for 20 years, for the host names and IP addresses
+ * in `hosts` (at least one; the first is its common name).
+ */
+export async function createCertificate(hosts: readonly string[]): Promise<Certificate> {
+  const [first] = hosts;
+  if (first === undefined)
+    throw new RangeError('hosts: a certificate needs at least one host name or address');
+  const notBeforeDate = new Date();
+  notBeforeDate.setUTCDate(notBeforeDate.getUTCDate() - BACKDATED_DAYS);
+  const notAfterDate = new Date();
+  notAfterDate.setUTCFullYear(notAfterDate.getUTCFullYear() + VALID_YEARS);
+  const { private: key, cert } = await generate([{ name: 'commonName', value: first }], {
+    keyType: 'ec',
+    curve: 'P-256',
+    algorithm: 'sha256',
+    notBeforeDate,
+    notAfterDate,
+    extensions: [
+      { name: 'basicConstraints', cA: false, critical: true },
+      { name: 'keyUsage', digitalSignature: true, critical: true },
+      { name: 'extKeyUsage', serverAuth: true },
+      {
+        name: 'subjectAltName',
+        altNames: hosts.map((host) =>
+          isIP(host) === 0 ? { type: 2 as const, value: host } : { type: 7 as const, ip: host },
+        ),
+      },
+    ],
+  });
+  return { key, cert, fingerprint: fingerprintOf(cert) };
+}
+
+/** The SHA-256 of a certificate in PEM or DER, in lower-case hex. Of a PEM chain, the first certificate counts. */
+export function fingerprintOf(certificate: string | Uint8Array): string {
+  return createHash('sha256').update(new X509Certificate(certificate).raw).digest('hex');
+}
