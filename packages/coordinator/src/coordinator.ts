@@ -3,12 +3,10 @@
  * from which the same call goes on after any crash.
  */
 import { randomBytes } from 'node:crypto';
-import { join } from 'node:path';
 import {
   crashPoint,
   createBlobShelf,
   encodeInvite,
-  errorCode,
   type RunEvent,
   type RunStatus,
   type Transport,
@@ -94,6 +92,8 @@ const FAREWELL_MS = 10_000;
  *   FED_RUN_MODEL_MISSING, FED_RUN_STORAGE; ProtocolError FED_TRANSPORT_ADDRESS_IN_USE
  */
 export async function createCoordinator(options: CoordinatorOptions): Promise<Coordinator> {
+  // The initial model must not live on in what is kept of the options.
+  const { artifact, ...kept } = options;
   const directory = openRunDirectory(options.runDir, options.federation, options.write);
   let log: RunLog | undefined;
   try {
@@ -104,7 +104,7 @@ export async function createCoordinator(options: CoordinatorOptions): Promise<Co
       config: options.federation.digest,
       ...(options.now ? { now: options.now } : {}),
     });
-    return await start(options, directory, log);
+    return await start(kept, directory, log, artifact);
   } catch (error) {
     log?.close();
     directory.close();
@@ -113,9 +113,10 @@ export async function createCoordinator(options: CoordinatorOptions): Promise<Co
 }
 
 async function start(
-  options: CoordinatorOptions,
+  options: Omit<CoordinatorOptions, 'artifact'>,
   directory: RunDirectory,
   log: RunLog,
+  artifact: ModelArtifact | undefined,
 ): Promise<Coordinator> {
   const { federation, now = Date.now } = options;
   const strategy = createStrategy(federation);
@@ -148,9 +149,8 @@ async function start(
     },
   };
 
-  if (state.runId === '') beginRun(context, options, log.publicKey, strategy.init);
-  const resumed =
-    log.records.length > 0 && state.runId !== '' && log.records.some((r) => r.type === 'run-started');
+  if (state.runId === '') beginRun(context, artifact, log.publicKey, strategy.init);
+  const resumed = log.records.some((r) => r.type === 'run-started');
   for (const record of state.members.values()) roster.enlist(record);
   const current = loadCurrent(context);
 
@@ -196,13 +196,13 @@ async function start(
     const secret = newSecret();
     const terms = {
       uses: uses ?? federation.invites.uses,
-      expiresAt: now() + (expiresMs ?? federation.invites.expiresMinutes * 60_000),
+      expiresAt: Math.round(now() + (expiresMs ?? federation.invites.expiresMinutes * 60_000)),
     };
     context.record({ type: 'invited', invite: hashSecret(secret), ...terms }, { durable: true });
     crashPoint('coordinator:after-invite-record');
     const text = encodeInvite({
       url,
-      fingerprint: listener.fingerprint,
+      ...(listener.fingerprint === undefined ? {} : { fingerprint: listener.fingerprint }),
       secret,
       runId: state.runId,
       expiresAt: terms.expiresAt,
@@ -336,7 +336,6 @@ async function start(
           });
           return summary('stopped', message);
         }
-        if (errorCode(error) === 'FED_RUN_STORAGE' || errorCode(error) === 'FED_RUN_CHECKPOINT') throw error;
         throw error;
       }
     },
@@ -356,7 +355,7 @@ async function start(
 /** Writes the initial model and the first record of a fresh run. */
 function beginRun(
   context: RunContext,
-  { artifact }: CoordinatorOptions,
+  artifact: ModelArtifact | undefined,
   publicKey: string,
   init: ReturnType<typeof createStrategy>['init'],
 ): void {
@@ -364,7 +363,7 @@ function beginRun(
   if (!artifact) {
     throw new CoordinatorError(
       'FED_RUN_MODEL_MISSING',
-      `${join(directory.paths.root)} holds no run yet, and a new one needs its initial model`,
+      `${directory.paths.root} holds no run yet, and a new one needs its initial model`,
     );
   }
   const wanted = federation.tensors.map((t) => `${t.name}[${t.shape.join()}]`).join();

@@ -234,7 +234,7 @@ export async function startScriptedWorker(options: ScriptedWorkerOptions): Promi
     ) {
       return new Promise<MessageOf<T>>((resolve) => {
         const look = () => {
-          const found = (seen[type] as readonly MessageOf<T>[]).find(fits);
+          const found = (seen[type] as readonly Message[] as readonly MessageOf<T>[]).find(fits);
           if (!found) return;
           waiters.delete(look);
           resolve(found);

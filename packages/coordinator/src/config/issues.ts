@@ -38,8 +38,14 @@ function describe(
     }
     case 'invalid_union': {
       if (issue.discriminator !== undefined) {
-        const key = [...path, issue.discriminator];
-        const names = unionNames(schema as unknown as Definition, path, input, issue.discriminator);
+        // The path of the issue ends in the discriminator itself.
+        const key = path;
+        const names = unionNames(
+          schema as unknown as Definition,
+          path.slice(0, -1),
+          input,
+          issue.discriminator,
+        );
         const actual = valueAt(input, key);
         return [
           {
