@@ -1,7 +1,8 @@
 import { defineConfig } from 'vitest/config';
 
-// Tests run from the sources: the condition below is the first entry of every package's `exports`.
-const conditions = ['@tributary/source', 'node', 'import', 'default'];
+// Tests run from the sources: the first condition below is the first entry of every package's `exports`. No "import"
+// here: it would reach Node's own require(), which would then be given the ESM half of packages that have two.
+const conditions = ['@tributary/source', 'node'];
 
 export default defineConfig({
   resolve: { conditions },

@@ -183,7 +183,7 @@ export function createDesk({ spool, modelsDir, uplink, keeper, delivery, emit }:
   }
 
   return {
-    get activity() {
+    get activity(): Desk['activity'] {
       if (current !== undefined) {
         return { state: current.state, round: current.key.round, progress: current.progress };
       }

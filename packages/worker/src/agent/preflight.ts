@@ -2,17 +2,16 @@
  * What is looked at before a site says that it is ready: each check has a result and, when it isn't `ok`, what to do.
  * The connection's own checks (address, protocol, clock) are made while dialling; those here need no link.
  */
-import { opendir, readdir, statfs } from 'node:fs/promises';
-import { join } from 'node:path';
-import type { FederationView } from '@tributary/shared-protocol';
-import sharp from 'sharp';
+import { statfs } from 'node:fs/promises';
+import { errorCode, type FederationView } from '@tributary/shared-protocol';
+import { readLayout } from '../data/layout.ts';
+import { loadImage } from '../images/decode.ts';
 import type { PreflightStep } from './events.ts';
 
 /** Clocks further apart than this are refused: expiry times, deadlines and logs would contradict each other. */
 export const MAX_CLOCK_DIFFERENCE_MS = 5 * 60 * 1000;
 /** The global model, the update and the update being written. */
 const MODELS_ON_DISK = 3;
-const IMAGE_NAME = /\.(png|jpe?g|bmp|ppm|tiff?|webp)$/i;
 const MIB = 1024 * 1024;
 
 export interface PreflightOptions {
@@ -67,102 +66,40 @@ async function checkDisk({ federation, stateDir }: PreflightOptions): Promise<Pr
 }
 
 async function checkFolders({ federation, dataDir }: PreflightOptions): Promise<PreflightStep> {
-  const { classes } = federation;
-  let found: string[];
+  const { classes, training } = federation;
   try {
-    found = await foldersOf(await trainFolder(dataDir));
+    const { train, test } = await readLayout(dataDir, classes, training.validationSplit);
+    const detail = `${classes.length} classes as in the federation; ${train.length} files to train on, ${test.length} to test on`;
+    return ok('data', detail);
   } catch (error) {
-    const detail = `can't read ${dataDir}: ${(error as Error).message}`;
-    const advice = 'give the folder that holds train/<class>/ (or <class>/) with --data';
-    return { name: 'data', state: 'fail', detail, advice };
+    if (!errorCode(error)?.startsWith('FED_DATA_')) throw error;
+    const advice = 'mend the folders (names count letter by letter), then give the same command again';
+    return { name: 'data', state: 'fail', detail: (error as Error).message, advice };
   }
-  const unknown = found.filter((name) => !classes.includes(name));
-  const missing = classes.filter((name) => !found.includes(name));
-  const says = `the federation's classes are ${list(classes)}`;
-  if (unknown.length > 0) {
-    const detail = `${list(unknown)} ${unknown.length === 1 ? 'is no class' : 'are no classes'} of this federation; ${says}`;
-    const rename = missing.length > 0 ? ` (no folder yet for ${list(missing)})` : '';
-    const advice = `rename or move away ${list(unknown)}${rename}; names count letter by letter`;
-    return { name: 'data', state: 'fail', detail, advice };
-  }
-  if (missing.length === classes.length) {
-    const detail = `no class folders in ${dataDir}; ${says}`;
-    return { name: 'data', state: 'fail', detail, advice: `put images into train/${classes[0]}/ and so on` };
-  }
-  const empty: string[] = [];
-  for (const name of found) {
-    if ((await firstImages(join(await trainFolder(dataDir), name), 1)).length === 0) empty.push(name);
-  }
-  const bare = classes.filter((name) => missing.includes(name) || empty.includes(name));
-  if (bare.length === classes.length) {
-    const detail = `no images in any class folder of ${dataDir}`;
-    const advice = 'PNG, JPEG, BMP, PPM, TIFF and WebP files are read, in folders below too';
-    return { name: 'data', state: 'fail', detail, advice };
-  }
-  if (bare.length > 0) {
-    const detail = `no images here of ${list(bare)}, ${bare.length} of ${classes.length} classes`;
-    const advice = 'fine if this site has none; otherwise check the folder names';
-    return { name: 'data', state: 'warn', detail, advice };
-  }
-  return ok('data', `${classes.length} classes, folders agree with the federation's`);
 }
 
 async function checkImages({ federation, dataDir }: PreflightOptions): Promise<PreflightStep> {
   const { classes, training, input } = federation;
-  const perClass = Math.max(1, Math.ceil(training.batchSize / classes.length));
-  const root = await trainFolder(dataDir);
-  const files: string[] = [];
-  for (const name of classes) {
-    files.push(...(await firstImages(join(root, name), perClass).catch(() => [])));
-  }
-  const batch = files.slice(0, training.batchSize);
+  const { train } = await readLayout(dataDir, classes, training.validationSplit);
+  // Every so many, so that each class has its share of the batch.
+  const stride = Math.max(1, train.length / training.batchSize);
+  const batch = Array.from({ length: Math.min(train.length, training.batchSize) }, (_, i) => {
+    return train[Math.floor(i * stride)]?.file ?? '';
+  });
   const unreadable: string[] = [];
   for (const file of batch) {
     try {
-      // limitInputPixels: a picture that unpacks to gigabytes is refused before it is unpacked.
-      await sharp(file, { limitInputPixels: 2 ** 28, failOn: 'error' })
-        .resize(input.width, input.height, { fit: 'fill' })
-        .raw()
-        .toBuffer();
+      await loadImage(file, { targetSize: [input.height, input.width], interpolation: input.interpolation });
     } catch (error) {
-      unreadable.push(`${file} (${(error as Error).message.split('\n')[0]})`);
+      if (!errorCode(error)?.startsWith('FED_IMAGE_')) throw error;
+      unreadable.push((error as Error).message);
     }
   }
-  if (unreadable.length === 0) return ok('images', `${batch.length} images of a first batch decoded`);
-  const detail = `${unreadable.length} of the first ${batch.length} images can't be read: ${list(unreadable.slice(0, 3))}`;
-  const advice = 'replace these files; the others are used without them';
+  if (unreadable.length === 0) return ok('images', `a batch of ${batch.length} images decoded`);
+  const shown = unreadable.slice(0, 3).join('; ');
+  const detail = `${unreadable.length} of a batch of ${batch.length} images can't be read: ${shown}`;
+  const advice = 'replace or remove these files; a few are left out, many end the attempt';
   return { name: 'images', state: unreadable.length === batch.length ? 'fail' : 'warn', detail, advice };
-}
-
-/** `train` inside the data folder, or the folder itself when it has none. */
-async function trainFolder(dataDir: string): Promise<string> {
-  return (await foldersOf(dataDir)).includes('train') ? join(dataDir, 'train') : dataDir;
-}
-
-async function foldersOf(path: string): Promise<string[]> {
-  const entries = await readdir(path, { withFileTypes: true });
-  return entries
-    .filter((entry) => (entry.isDirectory() || entry.isSymbolicLink()) && !entry.name.startsWith('.'))
-    .map((entry) => entry.name)
-    .sort();
-}
-
-/** The first `count` image files in a folder as the system lists them, without reading all of it. */
-async function firstImages(path: string, count: number): Promise<string[]> {
-  const found: string[] = [];
-  for await (const entry of await opendir(path)) {
-    if (found.length >= count) break;
-    const full = join(path, entry.name);
-    if (entry.isDirectory()) found.push(...(await firstImages(full, count - found.length)));
-    else if (IMAGE_NAME.test(entry.name)) found.push(full);
-  }
-  return found;
-}
-
-function list(names: readonly string[]): string {
-  return names.length > 12
-    ? `${names.slice(0, 12).join(', ')} and ${names.length - 12} more`
-    : names.join(', ');
 }
 
 function mib(bytes: number): string {
