@@ -62,7 +62,9 @@ function join(
     timeout: 2 ** 31 - 1,
   });
   return new Promise((resolve, reject) => {
+    let joined = false;
     const fail = (error: unknown): void => {
+      if (joined) return;
       signal.removeEventListener('abort', onAbort);
       socket.disconnect();
       reject(error);
@@ -89,6 +91,7 @@ function join(
       engine: socket.io.engine,
     });
     socket.once('connect', () => {
+      joined = true;
       signal.removeEventListener('abort', onAbort);
       resolve(link);
     });
