@@ -1,0 +1,15 @@
+/** `npm run bench -- NAME`: measures on this machine, beside a yardstick in the same run. No figure decides a test. */
+const benches: Record<string, () => Promise<{ bench: (args: string[]) => Promise<void> }>> = {
+  round: () => import('./round.ts'),
+  memory: () => import('./memory.ts'),
+};
+
+const [name, ...args] = process.argv.slice(2);
+const load = name === undefined ? undefined : benches[name];
+if (load === undefined) {
+  console.error(`Usage: npm run bench -- ${Object.keys(benches).join(' | ')} [options]`);
+  process.exit(2);
+}
+const { bench } = await load();
+await bench(args);
+process.exit(0);

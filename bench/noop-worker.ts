@@ -1,0 +1,65 @@
+/** A worker that trains nothing: it fetches the global model, keeps none of it, and offers an update that it had ready. */
+import {
+  type BlobSink,
+  createBlobShelf,
+  createChannel,
+  fetchBlob,
+  type MessageOf,
+  PROTOCOL_VERSION,
+} from '@tributary/shared-protocol';
+import { party } from './processes.ts';
+import { createTransport } from './transport.ts';
+
+const { setup } = party<{
+  invite: { url: string; fingerprint?: string; secret: string };
+  name: string;
+  updateFile: string;
+  tls: boolean;
+}>();
+
+const transport = await createTransport(setup.tls);
+const pin = setup.invite.fingerprint === undefined ? {} : { fingerprint: setup.invite.fingerprint };
+const link = await transport.connect(setup.invite.url, pin);
+const channel = createChannel(link);
+const shelf = createBlobShelf();
+const update = await shelf.addFile(setup.updateFile, link.preferredChunkBytes);
+const discard: BlobSink = { resumeAtChunk: 0, write() {}, async finish() {} };
+
+channel.handle(async (message) => {
+  if (message.type === 'chunk') return shelf.answer(message);
+  if (message.type === 'plan') void work(message);
+  return { type: 'ok' };
+});
+await channel.call(
+  {
+    type: 'hello',
+    protocol: PROTOCOL_VERSION,
+    software: 'bench',
+    role: 'worker',
+    name: setup.name,
+    secret: setup.invite.secret,
+    clockMs: Date.now(),
+  },
+  'welcome',
+);
+await channel.call(
+  {
+    type: 'ready',
+    site: {
+      trainExamples: 100,
+      testExamples: 0,
+      trainExamplesByClass: [100, 0],
+      unreadable: 0,
+      engine: 'none',
+    },
+  },
+  'ok',
+);
+
+async function work(plan: MessageOf<'plan'>): Promise<void> {
+  await fetchBlob(channel, plan.model, discard);
+  await channel.call(
+    { type: 'offer', round: plan.round, base: plan.model.digest, numExamples: 100, metrics: {}, update },
+    'receipt',
+  );
+}
