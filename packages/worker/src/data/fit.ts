@@ -29,10 +29,10 @@ export async function fitStatistics(
     moments.add(image);
     all?.set(image, i * length);
   }
-  const statistics: Statistics = { mean: moments.mean() };
+  const statistics: Statistics = { mean: moments.mean(options.dtype) };
   if (options.featurewiseStdNormalization) statistics.std = moments.std();
   if (all) {
-    normalize(all, layout, moments.mean());
+    normalize(all, layout, moments.mean(options.dtype));
     statistics.zcaMatrix = zcaMatrix(all, length, options.zcaEpsilon);
   }
   return statistics;

@@ -131,10 +131,10 @@ export class ImageDataGenerator {
     const moments = new ChannelMoments(layout);
     for (let at = 0; at < all.length; at += length) moments.add(all.subarray(at, at + length));
     const statistics: Statistics = {};
-    if (this.options.featurewiseCenter) statistics.mean = moments.mean();
+    if (this.options.featurewiseCenter) statistics.mean = moments.mean(this.options.dtype);
     if (this.options.featurewiseStdNormalization) statistics.std = moments.std();
     if (this.options.zcaWhitening) {
-      normalize(all, layout, moments.mean());
+      normalize(all, layout, moments.mean(this.options.dtype));
       statistics.zcaMatrix = zcaMatrix(all, length, this.options.zcaEpsilon);
     }
     this.#statistics = statistics;

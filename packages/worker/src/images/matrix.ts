@@ -60,7 +60,7 @@ function radians(degrees: number): number {
 function times(a: Matrix | undefined, b: Matrix): Matrix {
   if (!a) return b;
   const cell = (row: 0 | 3 | 6, col: 0 | 1 | 2) =>
-    a[row]! * b[col]! + a[row + 1]! * b[col + 3]! + a[row + 2]! * b[col + 6]!;
+    fusedAdd(a[row + 2]!, b[col + 6]!, fusedAdd(a[row + 1]!, b[col + 3]!, a[row]! * b[col]!));
   return [
     cell(0, 0),
     cell(0, 1),
@@ -72,4 +72,26 @@ function times(a: Matrix | undefined, b: Matrix): Matrix {
     cell(6, 1),
     cell(6, 2),
   ];
+}
+
+/**
+ * a·b + c rounded once, as the matrix product that Keras calls does on current processors. The last bit matters: it
+ * decides which way a position that lies on a border, or half way between two pixels, falls.
+ */
+function fusedAdd(a: number, b: number, c: number): number {
+  const product = a * b;
+  const sum = product + c;
+  // What the product lost (Dekker 1971), and what the sum lost (Knuth's two-sum).
+  const [aHigh, aLow] = halves(a);
+  const [bHigh, bLow] = halves(b);
+  const productLoss = aLow * bLow - (product - aHigh * bHigh - aLow * bHigh - aHigh * bLow);
+  const part = sum - product;
+  const sumLoss = product - (sum - part) + (c - part);
+  return sum + (productLoss + sumLoss);
+}
+
+function halves(x: number): [number, number] {
+  const scaled = x * (2 ** 27 + 1);
+  const high = scaled - (scaled - x);
+  return [high, x - high];
 }
