@@ -1,7 +1,7 @@
 /** A tiny image federation: 8x8 pictures of crosses, rings and bars, told apart by a small network in a few rounds. */
-import { mkdir } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import sharp from 'sharp';
+import { crc32, deflateSync } from 'node:zlib';
 
 export const SHAPES = ['bar', 'cross', 'ring'] as const;
 export const SIDE = 8;
@@ -20,9 +20,8 @@ export async function writeShapes(
       const folder = join(dir, split, shape);
       await mkdir(folder, { recursive: true });
       for (let i = 0; i < count; i++) {
-        await sharp(draw(shape, random), { raw: { width: SIDE, height: SIDE, channels: 3 } })
-          .png()
-          .toFile(join(folder, `${shape}-${String(i).padStart(3, '0')}.png`));
+        const file = join(folder, `${shape}-${String(i).padStart(3, '0')}.png`);
+        await writeFile(file, png(draw(shape, random), SIDE));
       }
     }
   }
@@ -53,4 +52,31 @@ function lcg(seed: number): () => number {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
     return state / 2 ** 32;
   };
+}
+
+/** A square RGB picture as a PNG file: header, one compressed block of unfiltered rows, end. */
+function png(pixels: Uint8Array, side: number): Buffer {
+  const rows = Buffer.alloc(side * (1 + side * 3));
+  for (let y = 0; y < side; y++)
+    rows.set(pixels.subarray(y * side * 3, (y + 1) * side * 3), y * (1 + side * 3) + 1);
+  const header = Buffer.alloc(13);
+  header.writeUInt32BE(side, 0);
+  header.writeUInt32BE(side, 4);
+  header.set([8, 2, 0, 0, 0], 8); // 8 bits, RGB
+  const signature = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
+  return Buffer.concat([
+    signature,
+    block('IHDR', header),
+    block('IDAT', deflateSync(rows)),
+    block('IEND', Buffer.alloc(0)),
+  ]);
+}
+
+function block(type: string, data: Buffer): Buffer {
+  const out = Buffer.alloc(12 + data.length);
+  out.writeUInt32BE(data.length, 0);
+  out.write(type, 4, 'latin1');
+  data.copy(out, 8);
+  out.writeUInt32BE(crc32(out.subarray(4, 8 + data.length)), 8 + data.length);
+  return out;
 }

@@ -109,7 +109,7 @@ export function createDesk({ spool, modelsDir, uplink, keeper, delivery, emit }:
       emit({ type: 'spooled', round, bytes, numExamples, metrics });
     } else {
       job.state = 'evaluating';
-      const result = await attempt(job, (trainer) => trainer.evaluate({ round, globalFile }));
+      const result = await attempt(job, (trainer) => trainer.evaluate({ round, globalFile }, { signal }));
       signal.throwIfAborted();
       await spool.addEvaluation(key, finite(result));
     }

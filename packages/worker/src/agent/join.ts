@@ -6,6 +6,7 @@ import { hostname } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { createBlobShelf, decodeInvite, type Transport } from '@tributary/shared-protocol';
 import { WorkerError } from '../errors.ts';
+import { startTrainer } from '../trainer/handle.ts';
 import { type BackoffOptions, createBackoff } from './backoff.ts';
 import { createDelivery } from './delivery.ts';
 import { createDesk } from './desk.ts';
@@ -43,7 +44,8 @@ export interface JoinOptions {
   /** Of the engine, where it has any. */
   readonly threads?: number;
   readonly transport: Transport;
-  readonly startTrainer: StartTrainer;
+  /** @default the trainer process of this package */
+  readonly startTrainer?: StartTrainer;
   readonly onEvent?: (event: WorkerEvent) => void;
   /** Aborting it means leaving: the coordinator is told, and the promise resolves. */
   readonly signal?: AbortSignal;
@@ -100,7 +102,7 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
       prepare(federation) {
         const { dataDir, engine = 'auto', threads } = options;
         keeper ??= createTrainerKeeper(
-          options.startTrainer,
+          options.startTrainer ?? startTrainer,
           {
             federation,
             dataDir,

@@ -1,4 +1,5 @@
 /** Keeps one trainer process: started when needed, started afresh after a crash, the same one otherwise. */
+import type { EngineName } from '@tributary/engine';
 import { errorCode, type FederationView, type SiteReport } from '@tributary/shared-protocol';
 import type { EmitWorkerEvent } from './events.ts';
 import type { WorkResult } from './spool.ts';
@@ -17,7 +18,10 @@ export interface Trainer {
     },
     options?: { signal?: AbortSignal },
   ): Promise<WorkResult>;
-  evaluate(job: { readonly round: number; readonly globalFile: string }): Promise<WorkResult>;
+  evaluate(
+    job: { readonly round: number; readonly globalFile: string },
+    options?: { signal?: AbortSignal },
+  ): Promise<WorkResult>;
   readonly exited: Promise<unknown>;
   close(): Promise<void>;
 }
@@ -27,7 +31,7 @@ export interface TrainerSetup {
   readonly dataDir: string;
   readonly workDir: string;
   readonly siteName: string;
-  readonly engine: 'auto' | 'tensorflow' | 'webgpu' | 'wasm' | 'cpu';
+  readonly engine: EngineName | 'auto';
   readonly threads?: number;
 }
 
