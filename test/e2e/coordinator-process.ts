@@ -1,0 +1,53 @@
+/** A coordinator in a process of its own; reports the run's events, and one invite for all sites at each start. */
+import { readFile } from 'node:fs/promises';
+import { createCoordinator, type FederationConfig, resolveFederation } from '@tributary/coordinator';
+import { decodeFrame, errorCode } from '@tributary/shared-protocol';
+import { createSocketioTransport } from '@tributary/shared-protocol/socketio';
+import { party } from './processes.ts';
+
+export interface CoordinatorSetup {
+  readonly config: FederationConfig;
+  /** Files: the model's topology, and its initial weights as a tensor frame. */
+  readonly topologyFile: string;
+  readonly weightsFile: string;
+  readonly runDir: string;
+  readonly port: number;
+  readonly tls: { readonly key: string; readonly cert: string } | false;
+  readonly preferredChunkBytes?: number;
+}
+
+const { setup, report } = party<CoordinatorSetup>();
+const { tensors: weights } = decodeFrame(await readFile(setup.weightsFile));
+const artifact = {
+  name: 'tiny',
+  topology: await readFile(setup.topologyFile, 'utf8'),
+  weights,
+  frozenWeights: [],
+};
+const stop = new AbortController();
+process.on('SIGTERM', () => stop.abort());
+try {
+  const coordinator = await createCoordinator({
+    federation: resolveFederation(setup.config, artifact),
+    artifact,
+    runDir: setup.runDir,
+    transport: createSocketioTransport({
+      host: '127.0.0.1',
+      port: setup.port,
+      tls: setup.tls,
+      ...(setup.preferredChunkBytes === undefined ? {} : { preferredChunkBytes: setup.preferredChunkBytes }),
+    }),
+    onEvent: report,
+    signal: stop.signal,
+  });
+  coordinator.invite({ uses: 16 });
+  report({ type: 'summary', ...(await coordinator.run()) });
+  await coordinator.close();
+} catch (error) {
+  report({
+    type: 'error',
+    code: errorCode(error),
+    message: error instanceof Error ? error.stack : String(error),
+  });
+  process.exitCode = 1;
+}

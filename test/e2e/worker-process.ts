@@ -1,0 +1,50 @@
+/** A site's agent in a process of its own; reports its events, and its summary at the end. */
+import { errorCode } from '@tributary/shared-protocol';
+import { createSocketioTransport } from '@tributary/shared-protocol/socketio';
+import { joinFederation, startTrainer } from '@tributary/worker';
+import { startFakeTrainer } from '../chaos/fake-trainer.ts';
+import { party } from './processes.ts';
+
+export interface WorkerSetup {
+  readonly invite: string;
+  readonly name: string;
+  readonly dataDir: string;
+  readonly stateDir: string;
+  /** `real` starts the trainer process; `fake` computes an exact stand-in for an update right here. */
+  readonly trainer: 'real' | 'fake';
+  readonly giveUpAfterMs: number;
+  readonly preferredChunkBytes?: number;
+}
+
+const { setup, report } = party<WorkerSetup>();
+const { invite, name, dataDir, stateDir, giveUpAfterMs, preferredChunkBytes } = setup;
+const leave = new AbortController();
+process.on('SIGTERM', () => leave.abort());
+try {
+  const summary = await joinFederation({
+    invite,
+    name,
+    dataDir,
+    stateDir,
+    giveUpAfterMs,
+    engine: 'cpu',
+    transport: createSocketioTransport(preferredChunkBytes === undefined ? {} : { preferredChunkBytes }),
+    async startTrainer(trainerSetup, events) {
+      if (setup.trainer === 'fake') return startFakeTrainer(trainerSetup, events);
+      const trainer = await startTrainer(trainerSetup, events);
+      report({ type: 'trainer', pid: trainer.pid });
+      return trainer;
+    },
+    onEvent: report,
+    signal: leave.signal,
+    backoff: { baseMs: 100, capMs: 1000 },
+  });
+  report({ type: 'summary', ...summary });
+} catch (error) {
+  report({
+    type: 'error',
+    code: errorCode(error),
+    message: error instanceof Error ? error.stack : String(error),
+  });
+  process.exitCode = 1;
+}
