@@ -1,3 +1,4 @@
+export { maxAbsDifference, once, withCode } from './matchers.ts';
 export type {
   ScriptedJob,
   ScriptedUpdate,
