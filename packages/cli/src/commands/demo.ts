@@ -1,0 +1,36 @@
+/** `tributary demo`: a whole federation on this machine, from real digits to a measured model. */
+import { Command } from 'commander';
+import { ENGINE_CHOICES, oneOf, wholeNumber } from '../arguments.ts';
+import { type CliContext, printJson } from '../context.ts';
+
+interface Flags {
+  readonly rounds: number;
+  readonly sites: number;
+  readonly seed: number;
+  readonly engine: (typeof ENGINE_CHOICES)[number];
+  readonly keep?: boolean;
+  readonly json?: boolean;
+}
+
+export const DEMO_ROUNDS = 6;
+
+export function demoCommand(context: CliContext): Command {
+  return new Command('demo')
+    .description('train handwritten digits over three sites on this machine')
+    .option('--rounds <number>', 'rounds to train', wholeNumber(1, 1000), DEMO_ROUNDS)
+    .option('--sites <number>', 'worker processes', wholeNumber(2, 8), 3)
+    .option('--seed <number>', 'decides the split and the training', wholeNumber(0, 0xffff_ffff), 1)
+    .option(
+      '--engine <name>',
+      `of the workers: one of ${ENGINE_CHOICES.join(', ')}`,
+      oneOf(ENGINE_CHOICES),
+      'auto',
+    )
+    .option('--keep', 'keep the run of the last demo beside the new one')
+    .action(async (_options: unknown, command: Command) => {
+      const { json = false, keep = false, ...flags } = command.optsWithGlobals<Flags>();
+      const { runDemo } = await import('../demo/run-demo.ts');
+      const result = await runDemo(context, { ...flags, keep, json });
+      if (json) printJson(context, { type: 'demo', ...result });
+    });
+}

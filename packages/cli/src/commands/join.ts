@@ -1,0 +1,71 @@
+/** `tributary join`: a site takes part with its own images until the run ends. */
+import { Command } from 'commander';
+import { ENGINE_CHOICES, existingFolder, oneOf, wholeNumber } from '../arguments.ts';
+import { type CliContext, print, printJson } from '../context.ts';
+import { CliError } from '../errors.ts';
+
+interface Flags {
+  readonly data: string;
+  readonly name?: string;
+  readonly engine: (typeof ENGINE_CHOICES)[number];
+  readonly threads?: number;
+  readonly stateDir?: string;
+  readonly json?: boolean;
+}
+
+export function joinCommand(context: CliContext): Command {
+  return new Command('join')
+    .description('take part with the images of this site')
+    .argument('[invite]', 'what the coordinator printed; not needed to come back to a run')
+    .requiredOption('--data <dir>', 'the images: train/<class>/* and test/<class>/*, or <class>/*')
+    .option('--name <name>', 'this site’s name in the run (default: the host’s name)')
+    .option('--engine <name>', `one of ${ENGINE_CHOICES.join(', ')}`, oneOf(ENGINE_CHOICES), 'auto')
+    .option('--threads <number>', 'threads of the engine, where it has any', wholeNumber(1, 256))
+    .option('--state-dir <dir>', 'where the credential and finished work are kept')
+    .action(async (invite: string | undefined, _options: unknown, command: Command) => {
+      const flags = command.optsWithGlobals<Flags>();
+      const dataDir = existingFolder(context.cwd, flags.data, '--data');
+      const summary = await takePart(context, invite, dataDir, flags);
+      if (context.signal.aborted) {
+        throw new CliError('FED_CLI_INTERRUPTED', 'This site has left the run.', {
+          todo: 'The same command, with or without the invite, comes back.',
+        });
+      }
+      if (summary.code === 'failed')
+        throw new CliError(
+          'FED_CLI_RUN_FAILED',
+          `The run ended without reaching its goal: ${summary.reason}.`,
+        );
+      if (flags.json) return printJson(context, { type: 'summary', ...summary });
+      print(context, `  ${summary.updatesAccepted} updates accepted, ${summary.updatesRefused} refused\n`);
+    });
+}
+
+async function takePart(context: CliContext, invite: string | undefined, dataDir: string, flags: Flags) {
+  const { joinFederation, startTrainer } = await import('@tributary/worker');
+  const { createSocketioTransport } = await import('@tributary/shared-protocol/socketio');
+  const { createSiteView } = await import('../terminal/site-view.ts');
+  const { openSession } = await import('../terminal/session.ts');
+  const { name, engine, threads, stateDir, json = false } = flags;
+  const view = createSiteView({ colours: context.colours, print: (text) => session.print(text) });
+  const session = openSession(context, (now) => (json ? [] : view.live(now)));
+  if (!json) session.print(`\n  ${context.colours.bold('Tributary')}  before joining:\n`);
+  try {
+    return await joinFederation({
+      dataDir,
+      engine,
+      transport: createSocketioTransport(),
+      startTrainer,
+      signal: context.signal,
+      onEvent: (event) => (json ? printJson(context, event) : view.on(event)),
+      ...(invite === undefined ? {} : { invite }),
+      ...(name === undefined ? {} : { name }),
+      ...(threads === undefined ? {} : { threads }),
+      ...(stateDir === undefined
+        ? {}
+        : { stateDir: (await import('node:path')).resolve(context.cwd, stateDir) }),
+    });
+  } finally {
+    session.end();
+  }
+}

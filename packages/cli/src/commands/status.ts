@@ -1,0 +1,117 @@
+/** `tributary status`: where a run stands, from its coordinator when that is running, else from the run directory. */
+import type { RunStatus } from '@tributary/shared-protocol';
+import { errorCode } from '@tributary/shared-protocol';
+import { Command } from 'commander';
+import { type CliContext, print, printJson } from '../context.ts';
+import type { Run } from '../runs.ts';
+import { bar } from '../terminal/live.ts';
+import { formatCount, formatMetric } from '../terminal/numbers.ts';
+import { createTable } from '../terminal/table.ts';
+
+export function statusCommand(context: CliContext): Command {
+  return new Command('status')
+    .description('where a run stands')
+    .argument('[run]', 'the run directory (default: the newest in runs/)')
+    .action(async (argument: string | undefined, _options: unknown, command: Command) => {
+      const { openRun } = await import('../runs.ts');
+      const run = openRun(context.cwd, argument);
+      const live = await askStatus(run);
+      const status = live ?? statusFromDisk(run);
+      if (command.optsWithGlobals()['json']) {
+        return printJson(context, {
+          type: 'status',
+          running: live !== undefined,
+          runDir: run.dir,
+          ...status,
+        });
+      }
+      printStatus(context, run, status, live !== undefined);
+    });
+}
+
+async function askStatus(run: Run): Promise<RunStatus | undefined> {
+  const { askCoordinator } = await import('../admin.ts');
+  try {
+    return (await askCoordinator(run, { type: 'get-status' }, 'status')).status as RunStatus;
+  } catch (error) {
+    if (errorCode(error) === 'FED_CLI_NOT_RUNNING') return undefined;
+    throw error;
+  }
+}
+
+/** What the log says of a run that no coordinator holds open. */
+function statusFromDisk({ federation, state }: Run): RunStatus {
+  const last = state.commits.at(-1);
+  return {
+    runId: state.runId,
+    name: federation.name,
+    state: state.finished === undefined ? 'waiting' : 'finished',
+    round: last?.round ?? 0,
+    rounds: federation.rounds,
+    clients: [...state.members.values()].map(({ clientId, name }) => ({
+      clientId,
+      name,
+      connected: false,
+      state: 'away',
+      progress: 0,
+      trainExamples: 0,
+      testExamples: 0,
+      lastSeenAt: 0,
+    })),
+    waitingFor: undefined,
+    metrics: last?.centralMetrics ?? last?.siteMetrics ?? {},
+    bestRound: state.commits.findLast((commit) => commit.best)?.round ?? 0,
+  };
+}
+
+function printStatus(context: CliContext, run: Run, status: RunStatus, running: boolean): void {
+  const { bold, dim, green, yellow } = context.colours;
+  const how = running
+    ? green(status.state)
+    : status.state === 'finished'
+      ? green('finished')
+      : yellow('not running');
+  print(context, `\n  ${bold(status.name)}  ${how}  ${dim(status.runId)}`);
+  print(context, `  run folder  ${run.dir}`);
+  print(
+    context,
+    `  round       ${bar(status.round / status.rounds, 24)}  ${status.round} of ${status.rounds}`,
+  );
+  if (status.waitingFor !== undefined) print(context, `  next        ${status.waitingFor}`);
+  const metrics = Object.entries(status.metrics).map(([name, value]) => `${name} ${formatMetric(value)}`);
+  if (metrics.length > 0) print(context, `  measured    ${metrics.join(', ')}`);
+  if (status.bestRound > 0) print(context, `  best        round ${status.bestRound}`);
+  if (!running && status.state !== 'finished') {
+    const ended = run.state.finished;
+    if (ended !== undefined) print(context, `  ended       ${ended.message}`);
+    print(context, `  ${dim('The same `tributary coordinator` command goes on with it.')}`);
+  }
+  if (status.clients.length > 0) {
+    const table = createTable([
+      {
+        title: 'site',
+        width: Math.max(...status.clients.map((client) => client.name.length)),
+        align: 'left',
+      },
+      { title: 'state', width: 12, align: 'left' },
+      { title: 'train', width: 8 },
+      { title: 'test', width: 8 },
+    ]);
+    print(context, `\n${dim(table.header)}`);
+    for (const client of status.clients) {
+      const share =
+        client.progress > 0 && client.progress < 1 ? ` ${Math.round(client.progress * 100)} %` : '';
+      const count = (value: number) => (running ? formatCount(value) : '–');
+      print(
+        context,
+        table.row([
+          client.name,
+          client.connected ? `${client.state}${share}` : 'away',
+          count(client.trainExamples),
+          count(client.testExamples),
+        ]),
+      );
+    }
+  }
+  print(context);
+}
