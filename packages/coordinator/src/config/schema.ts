@@ -7,6 +7,8 @@ import { z } from 'zod';
 
 /** Builds a tf.LayersModel; typed loosely here because the coordinator imports no TensorFlow.js. */
 export type ModelBuilder = (options: {
+  /** TensorFlow.js, core and layers in one namespace. */
+  readonly tf: unknown;
   readonly input: { readonly height: number; readonly width: number; readonly channels: number };
   readonly numClasses: number;
   readonly seed: number;
