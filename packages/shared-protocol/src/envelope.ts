@@ -20,9 +20,12 @@ const MESSAGE_TYPES: ReadonlySet<string> = new Set<MessageType>(
   messageSchema.options.map((option) => option.shape.type.value),
 );
 
-/** The envelope of a message. Fields that are undefined are left out. The bytes may share a larger buffer. */
+/**
+ * The envelope of a message. Fields that are undefined are left out; half a surrogate pair, as a cut text may end with,
+ * becomes U+FFFD, for a peer refuses what is not UTF-8. The bytes may share a larger buffer.
+ */
 export function encodeMessage(message: Message): Uint8Array {
-  return packPlain(message);
+  return packPlain(wellFormed(message));
 }
 
 /**
@@ -69,6 +72,17 @@ export function negotiate(
     );
   }
   return { major: ours.major, minor: Math.min(theirs.minor, ours.minor) };
+}
+
+/** A copy of plain data with well-formed texts only, keys included. */
+function wellFormed(value: unknown): unknown {
+  if (typeof value === 'string') return value.replace(/\p{Surrogate}/gu, '\ufffd');
+  if (Array.isArray(value)) return value.map(wellFormed);
+  if (typeof value !== 'object' || value === null || Object.getPrototypeOf(value) !== Object.prototype)
+    return value;
+  return Object.fromEntries(
+    Object.entries(value).map(([key, inner]) => [wellFormed(key), wellFormed(inner)]),
+  );
 }
 
 function typeOf(value: unknown): string {

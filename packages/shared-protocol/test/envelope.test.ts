@@ -60,6 +60,11 @@ describe('encodeMessage and decodeMessage', () => {
     expect(decodeMessage(encodeMessage(status))).toEqual({ type: 'status', status: { round: 1 } });
   });
 
+  test('a text that was cut in the middle of a character still arrives', () => {
+    const cut: Message = { type: 'leave', reason: 'bye 👋'.slice(0, 5) };
+    expect(decodeMessage(encodeMessage(cut))).toEqual({ type: 'leave', reason: 'bye \ufffd' });
+  });
+
   test.each([
     ['a field of another type', { type: 'plan', task: 'fly' }, 'message "plan": task'],
     ['a nested field', { type: 'ready', site: { trainExamples: -1 } }, 'message "ready": site.trainExamples'],
