@@ -239,6 +239,20 @@ function describeRequests(subject: TransportUnderTest, bench: () => Promise<Benc
     expect((error as Error).message).not.toContain('ward-7');
   });
 
+  test('request: a peer that piles up requests is refused the 257th, which may be tried again', async () => {
+    const { near, far } = await (await bench()).dial();
+    const held: (() => void)[] = [];
+    far.onRequest((packet) => new Promise((resolve) => held.push(() => resolve(packet))));
+    const asked = Array.from({ length: 256 }, () => near.request({ head: bytes(1) }));
+    await expect(near.request({ head: bytes(2) })).rejects.toMatchObject({
+      name: 'RemoteError',
+      code: 'FED_PROTOCOL_LIMIT',
+      retryable: true,
+    });
+    for (const answer of held) answer();
+    expect((await Promise.all(asked)).length).toBe(256);
+  });
+
   test('notify: notifications arrive in the order of sending, also those sent before the handler was set', async () => {
     const { near, far } = await (await bench()).dial();
     for (let index = 0; index < 100; index++) near.notify({ head: bytes(index), body: patterned(index) });

@@ -5,7 +5,7 @@
  */
 import { createServer as createHttpServer, type Server as HttpServer } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { Server } from 'socket.io';
 import { ProtocolError } from '../errors.ts';
@@ -67,6 +67,12 @@ export function createSocketioTransport(options: SocketioTransportOptions = {}):
         response.writeHead(404, { 'content-type': 'text/plain' });
         response.end('A Tributary coordinator listens here, for workers only.\n');
       });
+      // Also those that have upgraded but not joined, which no other list has.
+      const streams = new Set<Socket>();
+      http.on('connection', (stream) => {
+        streams.add(stream);
+        stream.once('close', () => streams.delete(stream));
+      });
       await listenOn(http, host, port);
       const io = new Server(http, {
         path: SOCKETIO_PATH,
@@ -101,8 +107,9 @@ export function createSocketioTransport(options: SocketioTransportOptions = {}):
         fingerprint: tls === false ? undefined : fingerprintOf(tls.cert),
         async close() {
           await Promise.all([...links].map((link) => link.close('the listener was closed')));
-          http.closeAllConnections();
-          await io.close();
+          const closed = io.close();
+          for (const stream of streams) stream.destroy();
+          await closed;
         },
       };
     },

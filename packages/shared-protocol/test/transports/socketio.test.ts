@@ -7,6 +7,7 @@ import { createSocketioTransport, SOCKETIO_PATH } from '@tributary/shared-protoc
 import { testTransport } from '@tributary/testkit/transport';
 import { io } from 'socket.io-client';
 import { afterEach, describe, expect, test } from 'vitest';
+import { WebSocket } from 'ws';
 
 const certificate = await createCertificate(['127.0.0.1', 'localhost']);
 
@@ -28,7 +29,7 @@ async function listeningPort(server: Server): Promise<number> {
 /** A byte-for-byte proxy that counts connections and can let all of them go silent or die. */
 async function proxyTo(
   port: number,
-): Promise<{ port: number; sockets: Socket[]; cut(): void; silence(): void }> {
+): Promise<{ port: number; sockets: Socket[]; cut(): void; deafen(): void; silence(): void }> {
   const sockets: Socket[] = [];
   const pairs: [Socket, Socket][] = [];
   const server = createServer((client) => {
@@ -48,6 +49,9 @@ async function proxyTo(
     sockets,
     cut() {
       for (const socket of sockets) socket.resetAndDestroy();
+    },
+    deafen() {
+      for (const [client, upstream] of pairs) upstream.unpipe(client).pause();
     },
     silence() {
       for (const [client, upstream] of pairs) {
@@ -207,12 +211,18 @@ describe('socketio: listening', () => {
     expect(response.statusCode).toBe(404);
   });
 
-  test('closing with a silent stranger connected does not hang', async () => {
+  test('closing does not wait for strangers that are connected but are no link', async () => {
     const listener = await createSocketioTransport({ tls: false }).listen(() => {});
     const stranger = connect(Number(new URL(listener.url).port), '127.0.0.1');
     stranger.on('error', () => {});
     await once(stranger, 'connect');
-    await listener.close();
+    // One that upgraded but never joined, and so is no link.
+    const lurker = new WebSocket(
+      `${listener.url.replace('http', 'ws')}${SOCKETIO_PATH}?EIO=4&transport=websocket`,
+    );
+    lurker.on('error', () => {});
+    await once(lurker, 'message');
+    await Promise.all([listener.close(), once(lurker, 'close')]);
     stranger.destroy();
   });
 });
@@ -243,10 +253,20 @@ describe('socketio: ends that nobody wished for', () => {
   });
 
   test('a peer that falls silent without closing is noticed by both ends', async () => {
-    const { proxy, near, far } = await throughProxy({ pingIntervalMs: 50, pingTimeoutMs: 100 });
+    const { proxy, near, far } = await throughProxy({ pingIntervalMs: 200, pingTimeoutMs: 400 });
     proxy.silence();
     expect(await far.closed).toBe('no sign of life from the other end');
     expect(await near.closed).toBe('no sign of life from the other end');
+  });
+
+  test('a peer that asks but does not read is cut off before its replies fill the memory', async () => {
+    const { proxy, near, far } = await throughProxy();
+    const body = new Uint8Array(8 * 1024 * 1024);
+    far.onRequest(async ({ head }) => ({ head, body }));
+    proxy.deafen();
+    // 40 replies of 8 MiB are 320 MiB; 128 MiB may wait.
+    for (let index = 0; index < 40; index++) near.request({ head: Uint8Array.of(index) }).catch(() => {});
+    expect(await far.closed).toBe('the other end reads too slowly');
   });
 
   test('a stranger that sends what is no packet is cut off', async () => {
