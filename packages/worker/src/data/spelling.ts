@@ -19,16 +19,20 @@ function fold(name: string): string {
     .trim();
 }
 
-/** Levenshtein's: insertions, deletions and substitutions. */
+/** Insertions, deletions, substitutions and exchanged neighbours (Damerau 1964). */
 function editDistance(a: string, b: string): number {
-  let previous = Array.from({ length: b.length + 1 }, (_, j) => j);
+  const rows = [Array.from({ length: b.length + 1 }, (_, j) => j)];
   for (let i = 1; i <= a.length; i++) {
+    const above = rows[i - 1]!;
     const row = [i];
     for (let j = 1; j <= b.length; j++) {
-      const substituted = previous[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1);
-      row.push(Math.min(substituted, previous[j]! + 1, row[j - 1]! + 1));
+      const substituted = above[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1);
+      let best = Math.min(substituted, above[j]! + 1, row[j - 1]! + 1);
+      const exchanged = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1];
+      if (exchanged) best = Math.min(best, rows[i - 2]![j - 2]! + 1);
+      row.push(best);
     }
-    previous = row;
+    rows.push(row);
   }
-  return previous[b.length]!;
+  return rows[a.length]![b.length]!;
 }

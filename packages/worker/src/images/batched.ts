@@ -4,20 +4,21 @@
  * decision, that decision is taken here in float64:
  *  - flips are folded into the transform; for 'constant' each row's inside is sent along as a pair of columns;
  *  - 'wrap' jumps at the border and order 0 jumps between pixels: their source positions are computed here, and the
- *    engine gathers (so does an engine without the transform kernel);
+ *    engine gathers (so does an engine without the transform kernel, or with a wrong one: that of tfjs's `cpu` leaves all
+ *    but a batch's first image empty);
  *  - brightness truncates to whole numbers, where an error of 1e-5 may become a step of 1: its images are transformed
  *    on the exact path, and only standardised on the engine. A preprocessing function, being code, does the same.
  */
 import type * as tfjs from '@tensorflow/tfjs-core';
 import { mapCoordinate } from './affine.ts';
-import type { ImageDataGenerator } from './image-data-generator.ts';
+import { ImageDataGenerator } from './image-data-generator.ts';
 import { type Affine, affineMatrix } from './matrix.ts';
 import type { Floats, Pixels } from './pixels.ts';
-import type { RandomTransform } from './random-transform.ts';
+import { IDENTITY, type RandomTransform } from './random-transform.ts';
 import { missingStatistics, STD_EPSILON } from './standardize.ts';
 
 /** The tfjs-core namespace, with a backend set. */
-export type BatchedTf = typeof tfjs;
+export type BatchedTf = Omit<typeof tfjs, 'default'>;
 
 /** [height, width, channels] */
 type Shape = readonly [number, number, number];
@@ -25,6 +26,7 @@ type Shape = readonly [number, number, number];
 /**
  * Returns the transformed, standardised images as an [n, height, width, channels] float32 tensor, which is the
  * caller's to dispose. Takes `transforms.length` images of `shape` with channels last; values as decoded.
+ * @param projective whether the engine's transform kernel may be used: what `hasProjectiveTransform` says of it
  * @throws RangeError when the generator is channels_first, or has statistics left to fit
  */
 export function augmentBatch(
@@ -33,6 +35,7 @@ export function augmentBatch(
   images: readonly Pixels[],
   shape: Shape,
   transforms: readonly RandomTransform[],
+  projective = false,
 ): tfjs.Tensor4D {
   const { options, statistics } = generator;
   if (options.dataFormat !== 'channels_last') throw new RangeError('the batched path needs channels_last');
@@ -44,7 +47,7 @@ export function augmentBatch(
     const exact = transforms.some(({ brightness }) => brightness !== null);
     let x = exact
       ? exactly(tf, generator, images, shape, transforms, false)
-      : transform(tf, generator, upload(tf, images, shape), shape, transforms);
+      : transform(tf, generator, upload(tf, images, shape), shape, transforms, projective);
     if (!exact && transforms.some(({ channelShiftIntensity }) => channelShiftIntensity !== null)) {
       const shifts = transforms.map(({ channelShiftIntensity }) => channelShiftIntensity ?? 0);
       const k = tf.tensor(shifts, [shifts.length, 1, 1, 1], 'float32');
@@ -66,13 +69,52 @@ export function createBatchedPath(
   transforms: readonly RandomTransform[],
 ) => Promise<Float32Array<ArrayBuffer>> {
   return async (images, shape, transforms) => {
-    const batch = augmentBatch(tf, generator, images, shape, transforms);
+    const projective = await hasProjectiveTransform(tf);
+    const batch = augmentBatch(tf, generator, images, shape, transforms, projective);
     try {
       return Float32Array.from(await batch.data<'float32'>());
     } finally {
       batch.dispose();
     }
   };
+}
+
+const checked = new Map<string, Promise<boolean>>();
+
+/**
+ * Returns whether the current backend has the projective transform and it is right, by trying two small images once a
+ * backend and process.
+ */
+export function hasProjectiveTransform(tf: BatchedTf): Promise<boolean> {
+  const backend = tf.getBackend();
+  let known = checked.get(backend);
+  if (!known) {
+    known = tryTransform(tf, backend);
+    checked.set(backend, known);
+  }
+  return known;
+}
+
+async function tryTransform(tf: BatchedTf, backend: string): Promise<boolean> {
+  if (!tf.getKernel('Transform', backend)) return false;
+  const shape: Shape = [4, 5, 2];
+  const images = [3, 7].map((step) => Uint8Array.from({ length: 40 }, (_, i) => (i * step * 11) % 256));
+  const transforms = [
+    { ...IDENTITY, theta: 35, tx: 2.3 },
+    { ...IDENTITY, zx: 1.7, ty: -3.6, flipHorizontal: true },
+  ];
+  for (const fillMode of ['nearest', 'reflect'] as const) {
+    const generator = new ImageDataGenerator({ fillMode });
+    const moved = augmentBatch(tf, generator, images, shape, transforms, true);
+    const values = await moved.data();
+    moved.dispose();
+    const right = images.every((data, i) => {
+      const exact = generator.applyTransform({ data, shape }, transforms[i]!).data;
+      return exact.every((value, k) => Math.abs(value - values[i * 40 + k]!) < 0.02);
+    });
+    if (!right) return false;
+  }
+  return true;
 }
 
 /** The affine part and the flips. */
@@ -82,17 +124,17 @@ function transform(
   x: tfjs.Tensor4D,
   shape: Shape,
   transforms: readonly RandomTransform[],
+  projective: boolean,
 ): tfjs.Tensor4D {
   const { variant, fillMode, cval, interpolationOrder } = generator.options;
   const [height, width] = shape;
   const affines = transforms.map((params) => affineMatrix(params, height, width, variant));
   const still = transforms.every((t, i) => !affines[i] && !t.flipHorizontal && !t.flipVertical);
   if (still) return x;
-  const kernel = tf.getKernel('Transform', tf.getBackend()) !== undefined;
-  if (!kernel || fillMode === 'wrap' || interpolationOrder === 0) {
+  if (!projective || fillMode === 'wrap' || interpolationOrder === 0) {
     return gather(tf, generator, x, shape, transforms, affines);
   }
-  const rows = transforms.map((params, i) => projective(affines[i] ?? UNCHANGED, params, height, width));
+  const rows = transforms.map((params, i) => toProjective(affines[i] ?? UNCHANGED, params, height, width));
   const matrix = tf.tensor2d(rows.flat(), [rows.length, 8], 'float32');
   // Outside means cval by the mask below, so the kernel's own constant mode, which blends at the edges, stays out of it.
   const mode = fillMode === 'reflect' ? 'reflect' : 'nearest';
@@ -106,7 +148,7 @@ function transform(
 const UNCHANGED: Affine = [1, 0, 0, 1, 0, 0];
 
 /** The kernel's eight numbers, in (column, row) order, with the flips folded in. */
-function projective(affine: Affine, params: RandomTransform, height: number, width: number): number[] {
+function toProjective(affine: Affine, params: RandomTransform, height: number, width: number): number[] {
   let [m00, m01, m10, m11, o0, o1] = affine;
   if (params.flipHorizontal) {
     o0 += m01 * (width - 1);
