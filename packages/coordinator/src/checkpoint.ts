@@ -4,7 +4,8 @@ import {
   decodeFrame,
   decodeSafetensors,
   encodeFrame,
-  encodeSafetensors,
+  resealFrame,
+  safetensorsParts,
   type Tensor,
 } from '@tributary/shared-protocol';
 import type { TensorShape } from './config/resolve.ts';
@@ -28,6 +29,12 @@ export function globalModel(tensors: readonly Tensor[]): GlobalModel {
   return { frame, tensors: decodeFrame(frame, { verifyDigests: false }).tensors };
 }
 
+/** The model whose weights were changed in place: the same memory, its digests made true again. */
+export function resealedModel(model: GlobalModel): GlobalModel {
+  resealFrame(model.frame);
+  return model;
+}
+
 /**
  * Writes weights and strategy state, whole or not at all.
  *
@@ -44,11 +51,11 @@ export function writeCheckpoint(
   write?: WriteFunction,
 ): void {
   const { round, tensors, state, config } = content;
-  const bytes = encodeSafetensors(
+  const parts = safetensorsParts(
     [...tensors, ...state.tensors.map((t) => ({ ...t, name: STATE_PREFIX + t.name }))],
     { round: String(round), config, strategy: JSON.stringify(state.numbers) },
   );
-  writeFileAtomic(path, [bytes], { crashName: 'coordinator:checkpoint', ...(write ? { write } : {}) });
+  writeFileAtomic(path, parts, { crashName: 'coordinator:checkpoint', ...(write ? { write } : {}) });
 }
 
 /**

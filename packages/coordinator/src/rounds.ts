@@ -3,7 +3,13 @@ import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type BlobRef, type BlobShelf, crashPoint } from '@tributary/shared-protocol';
 import { createFold, type Fold } from './aggregate/fold.ts';
-import { type GlobalModel, globalModel, readCheckpoint, writeCheckpoint } from './checkpoint.ts';
+import {
+  type GlobalModel,
+  globalModel,
+  readCheckpoint,
+  resealedModel,
+  writeCheckpoint,
+} from './checkpoint.ts';
 import type { Desk, Phase } from './desk.ts';
 import { CoordinatorError } from './errors.ts';
 import { improves, weightedMetrics } from './metrics.ts';
@@ -188,7 +194,7 @@ export async function playRounds(options: RoundsOptions): Promise<'rounds' | 'ea
   }
 }
 
-/** Writes the new weights over the old frame, which is on offer no longer, and encodes them once. */
+/** Writes the new weights over the old frame, which is on offer no longer, and makes its digests true again. */
 function aggregate(
   { context, strategy }: RoundsOptions,
   { model, state }: { readonly model: GlobalModel; readonly state: StrategyState },
@@ -197,7 +203,7 @@ function aggregate(
   const trained = new Set(context.manifest.map((t) => t.name));
   const weights = model.tensors.filter((t) => trained.has(t.name)).map((t) => t.data as Float32Array);
   const next = strategy.aggregateTrain(state, weights, fold.mean());
-  return { model: globalModel(model.tensors), state: next };
+  return { model: resealedModel(model), state: next };
 }
 
 /** The model and strategy state after the last commit. */

@@ -47,7 +47,7 @@ export {
   trainingSchema,
 } from './plan.ts';
 export type { DecodedSafetensors } from './safetensors.ts';
-export { decodeSafetensors, encodeSafetensors } from './safetensors.ts';
+export { decodeSafetensors, encodeSafetensors, safetensorsParts } from './safetensors.ts';
 export type { DecodedFrame, DecodeFrameOptions, FrameHeader, FrameMeta, FrameTensor } from './tensors.ts';
 export {
   decodeFrame,
@@ -55,6 +55,7 @@ export {
   FRAME_FORMAT_VERSION,
   FRAME_PREAMBLE_BYTES,
   readFrameHeader,
+  resealFrame,
 } from './tensors.ts';
 export type { Certificate } from './tls.ts';
 export { createCertificate, fingerprintOf } from './tls.ts';

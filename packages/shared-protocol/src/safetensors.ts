@@ -47,6 +47,24 @@ export function encodeSafetensors(
   tensors: readonly Tensor[],
   metadata: Readonly<Record<string, string>> = {},
 ): Uint8Array {
+  const parts = safetensorsParts(tensors, metadata);
+  const file = new Uint8Array(parts.reduce((bytes, part) => bytes + part.byteLength, 0));
+  let at = 0;
+  for (const part of parts) {
+    file.set(part, at);
+    at += part.byteLength;
+  }
+  return file;
+}
+
+/**
+ * The same file as pieces to write one after the other: the header, then each tensor's bytes as a view of its data, so
+ * that a large model is written without a second copy of it. Throws as encodeSafetensors does.
+ */
+export function safetensorsParts(
+  tensors: readonly Tensor[],
+  metadata: Readonly<Record<string, string>> = {},
+): Uint8Array[] {
   assertLittleEndian();
   for (const tensor of tensors) checkTensor(tensor);
   const ordered = [...tensors].sort((a, b) => elementBytes(b.dtype) - elementBytes(a.dtype));
@@ -63,16 +81,11 @@ export function encodeSafetensors(
   const json = Buffer.from(JSON.stringify(Object.fromEntries(entries)));
   const dataStart = Math.ceil((LENGTH_BYTES + json.byteLength) / 8) * 8;
 
-  const file = new Uint8Array(dataStart + end);
-  new DataView(file.buffer).setBigUint64(0, BigInt(dataStart - LENGTH_BYTES), true);
-  file.set(json, LENGTH_BYTES);
-  file.fill(0x20, LENGTH_BYTES + json.byteLength, dataStart);
-  let at = dataStart;
-  for (const { data } of ordered) {
-    file.set(tensorBytes(data), at);
-    at += data.byteLength;
-  }
-  return file;
+  const header = new Uint8Array(dataStart);
+  new DataView(header.buffer).setBigUint64(0, BigInt(dataStart - LENGTH_BYTES), true);
+  header.set(json, LENGTH_BYTES);
+  header.fill(0x20, LENGTH_BYTES + json.byteLength);
+  return [header, ...ordered.map(({ data }) => tensorBytes(data))];
 }
 
 /**

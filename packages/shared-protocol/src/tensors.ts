@@ -103,6 +103,26 @@ export function encodeFrame(tensors: readonly Tensor[], meta: FrameMeta = {}): U
 }
 
 /**
+ * Makes `frame` true again after its tensors' bytes were changed in place: hashes each anew and writes the digests,
+ * nothing else. The frame is then the one that encodeFrame would give. Throws as readFrameHeader does.
+ */
+export function resealFrame(frame: Uint8Array): void {
+  const { headerBytes, tensors, meta } = readFrameHeader(frame, frame.byteLength) ?? {
+    headerBytes: 0,
+    tensors: [],
+    meta: {},
+  };
+  const manifest = tensors.map(({ name, dtype, shape, offset, byteLength }) => {
+    const digest = sha256(frame.subarray(offset, offset + byteLength));
+    return { name, dtype, shape, offset: offset - headerBytes, byteLength, digest };
+  });
+  // Digests have one length, so the header keeps its own.
+  const header = packPlain({ tensors: manifest, meta });
+  frame.set(header, FRAME_PREAMBLE_BYTES);
+  frame.set(createHash('sha256').update(header).digest(), HEADER_DIGEST_AT);
+}
+
+/**
  * The tensors of a frame as views of `bytes`, which must not change while they are in use; only tensors that lie
  * badly aligned in memory are copied (none, when `bytes` starts at a multiple of 8). Accepts exactly what encodeFrame
  * can write.

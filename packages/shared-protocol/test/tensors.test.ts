@@ -6,6 +6,7 @@ import {
   encodeFrame,
   FRAME_PREAMBLE_BYTES,
   readFrameHeader,
+  resealFrame,
   type Tensor,
 } from '@tributary/shared-protocol';
 import fc from 'fast-check';
@@ -89,6 +90,14 @@ describe('encodeFrame and decodeFrame', () => {
     );
     // 1 with bit 6 flipped is 65.
     expect(decodeFrame(frame, { verifyDigests: false }).tensors[1]!.data[0]).toBe(65);
+  });
+
+  test('a bool that is neither 0 nor 1 is refused, digests or not', () => {
+    const frame = encodeFrame([{ name: 'm', dtype: 'bool', shape: [2], data: Uint8Array.of(0, 1) }]);
+    frame[readFrameHeader(frame, frame.byteLength)!.headerBytes] = 2;
+    expect(() => decodeFrame(frame, { verifyDigests: false })).toThrow(
+      expect.objectContaining({ code: 'FED_PROTOCOL_FRAME_MALFORMED' }),
+    );
   });
 
   test('every truncation is FED_PROTOCOL_FRAME_TRUNCATED', () => {
@@ -223,5 +232,24 @@ describe('elementCount and byteLengthOf', () => {
 
   test('a product past 2^53 is a RangeError, not a rounded number', () => {
     expect(() => elementCount([2 ** 30, 2 ** 30])).toThrow(RangeError);
+  });
+});
+
+describe('resealFrame', () => {
+  test('gives the frame that encodeFrame gives for the changed values', () => {
+    const specs = [
+      { name: 'kernel', dtype: 'float32', shape: [3] },
+      { name: 'bias', dtype: 'float32', shape: [1] },
+    ] as const;
+    const encode = (values: number[][]) =>
+      encodeFrame(
+        specs.map((spec, i) => ({ ...spec, data: Float32Array.from(values[i] ?? []) })),
+        { round: 7 },
+      );
+    const frame = encode([[1, 2, 3], [4]]);
+    const [kernel] = decodeFrame(frame).tensors;
+    (kernel!.data as Float32Array).set([5, 6, 7]);
+    resealFrame(frame);
+    expect(frame).toEqual(encode([[5, 6, 7], [4]]));
   });
 });

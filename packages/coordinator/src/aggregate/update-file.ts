@@ -5,7 +5,7 @@ import type { TensorShape } from '../config/resolve.ts';
 import { CoordinatorError } from '../errors.ts';
 
 /** Float32 values read at a time: 1 MiB. */
-const BLOCK = 262_144;
+export const BLOCK = 262_144;
 const PREFIX_BYTES = 65_536;
 
 /** How the header differs from the tensors that belong in an update, or undefined when it does not. */
@@ -48,16 +48,19 @@ export interface UpdateFile {
 }
 
 /**
- * Opens a spooled update and checks its header against the model.
+ * Opens a spooled update and checks its header against the model. Blocks are read into `buffer`.
  *
  * @throws ProtocolError FED_PROTOCOL_FRAME_* when it is no tensor frame; CoordinatorError FED_UPDATE_MANIFEST
  */
-export async function openUpdateFile(path: string, manifest: readonly TensorShape[]): Promise<UpdateFile> {
+export async function openUpdateFile(
+  path: string,
+  manifest: readonly TensorShape[],
+  buffer: Float32Array = new Float32Array(BLOCK),
+): Promise<UpdateFile> {
   const file = await open(path, 'r');
   try {
     const header = await readHeader(file);
     checkManifest(header, manifest);
-    const buffer = new Float32Array(BLOCK);
     return {
       header,
       async blocks(take, end = Number.POSITIVE_INFINITY) {
@@ -65,7 +68,7 @@ export async function openUpdateFile(path: string, manifest: readonly TensorShap
         for (const [index, tensor] of header.tensors.entries()) {
           for (let done = 0; done < tensor.byteLength; ) {
             if (at >= end) return;
-            const count = Math.min(BLOCK, (tensor.byteLength - done) / 4, end - at);
+            const count = Math.min(buffer.length, (tensor.byteLength - done) / 4, end - at);
             await readFully(file, new Uint8Array(buffer.buffer, 0, count * 4), tensor.offset + done);
             if (take(buffer.subarray(0, count), at, index) === false) return;
             done += count * 4;

@@ -1,8 +1,6 @@
 /** Reads a configuration file and checks it; every mistake is reported at once, with the file, the key and the value. */
 import { readFile } from 'node:fs/promises';
 import { extname, resolve } from 'node:path';
-import { createJiti } from 'jiti';
-import { parse as parseYaml } from 'yaml';
 import { ConfigError, CoordinatorError } from '../errors.ts';
 import { describeIssues } from './issues.ts';
 import { configSchema, defineFederation, type FederationConfig, type FederationSettings } from './schema.ts';
@@ -35,7 +33,7 @@ async function read(path: string): Promise<unknown> {
         return JSON.parse(await readFile(path, 'utf8'));
       case '.yaml':
       case '.yml':
-        return parseYaml(await readFile(path, 'utf8'));
+        return await readYaml(path);
       case '.ts':
       case '.mts':
       case '.js':
@@ -58,10 +56,18 @@ async function read(path: string): Promise<unknown> {
   );
 }
 
+// Both parsers are loaded only when they are needed: a coordinator that runs has no use for them.
+
+async function readYaml(path: string): Promise<unknown> {
+  const { parse } = await import('yaml');
+  return parse(await readFile(path, 'utf8'));
+}
+
 /** The file may import `defineFederation` from either name, wherever it lies. */
 async function importConfig(path: string): Promise<unknown> {
   await readFile(path);
   const own = { defineFederation };
+  const { createJiti } = await import('jiti');
   const jiti = createJiti(path, {
     moduleCache: false,
     fsCache: false,
