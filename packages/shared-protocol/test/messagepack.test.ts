@@ -9,8 +9,16 @@ const malformed = (text: string) =>
 const ascii = (text: string) => [...Buffer.from(text)];
 
 test.each([
-  ['an array of 2^32 − 1 in five bytes', [0xdd, 0xff, 0xff, 0xff, 0xff], 'are declared but 0 are left'],
-  ['a map of 2^32 − 1 in five bytes', [0xdf, 0xff, 0xff, 0xff, 0xff], 'are declared but 0 are left'],
+  [
+    'an array of 2^32 − 1 in five bytes',
+    [0xdd, 0xff, 0xff, 0xff, 0xff],
+    '4294967295 bytes are declared but 0 are left',
+  ],
+  [
+    'a map of 2^32 − 1 in five bytes',
+    [0xdf, 0xff, 0xff, 0xff, 0xff],
+    '8589934590 bytes are declared but 0 are left',
+  ],
   ['a string of 2^32 − 1 in six bytes', [0xdb, 0xff, 0xff, 0xff, 0xff, 0x61], 'are declared but 1 are left'],
   ['a float64 of three bytes', [0xcb, 0, 0, 0], '8 bytes are declared'],
   ['an extension', [0xd4, 0x72, 0x40], 'type 0xd4'],

@@ -106,6 +106,13 @@ test('safetensors: a declared header of 2^62 bytes is refused before it is read'
   expect(() => decodeSafetensors(file)).toThrow(expect.objectContaining({ code: 'FED_PROTOCOL_LIMIT' }));
 });
 
+test('safetensors: a bool that is neither 0 nor 1 is refused', () => {
+  const file = fileOf('{"a":{"dtype":"BOOL","shape":[1],"data_offsets":[0,1]}}', 1);
+  expect(decodeSafetensors(file).tensors[0]?.data).toEqual(Uint8Array.of(0));
+  file[file.length - 1] = 7;
+  expect(() => decodeSafetensors(file)).toThrow(expect.objectContaining({ code: MALFORMED }));
+});
+
 test('safetensors: every truncation is refused', () => {
   const file = encodeSafetensors([weights]);
   for (let length = 0; length < file.byteLength; length++) {
