@@ -88,6 +88,48 @@ describe('convolution gradients', () => {
   });
 });
 
+describe('gradients that the backend has, but wrong', () => {
+  it.each([
+    [2, 2, 'valid'],
+    [2, 2, 'same'],
+    [3, 2, 'same'],
+    [3, 1, 'valid'],
+  ] as const)('wasm: max-pooling %i stride %i %s, negative numbers too', async (size, stride, pad) => {
+    const results = await onBoth(() => {
+      const grad = tf.grad((x) => tf.square(tf.maxPool(x as tf.Tensor4D, size, stride, pad)));
+      return grad(tf.sub(random([2, 7, 8, 5], 1), 0.5));
+    });
+    expect(worstError(results)).toBeLessThan(1e-6);
+  });
+
+  it.each([
+    [16, 16, false],
+    [5, 13, false],
+    [16, 15, true],
+  ] as const)('wasm: nearest-neighbour resizing to %ix%i is right as it is', async (height, width, align) => {
+    // The cpu backend's gradient is the wrong one here. Resizing is linear, so <resize(x), dy> = <x, gradient(dy)>.
+    await tf.setBackend('wasm');
+    const dot = (a: tf.Tensor, b: tf.Tensor): number => tf.tidy(() => tf.sum(tf.mul(a, b)).dataSync()[0]!);
+    const resize = (x: tf.Tensor): tf.Tensor =>
+      tf.image.resizeNearestNeighbor(x as tf.Tensor4D, [height, width], align);
+    const x = random([2, 8, 8, 3], 1);
+    const dy = random([2, height, width, 3], 2);
+    expect(dot(tf.grad(resize)(x, dy), x)).toBeCloseTo(dot(resize(x), dy), 4);
+  });
+
+  it.each([1, 2])('wasm: volume convolutions with stride %i', async (stride) => {
+    for (const which of [0, 1]) {
+      const results = await onBoth(() => {
+        const grads = tf.grads((x, f) =>
+          tf.square(tf.conv3d(x as tf.Tensor5D, f as tf.Tensor5D, stride, 'same')),
+        );
+        return grads([random([2, 5, 4, 3, 3], 1), random([2, 3, 2, 3, 4], 2)])[which]!;
+      });
+      expect(worstError(results)).toBeLessThan(1e-5);
+    }
+  });
+});
+
 describe('matrix products', () => {
   const SIZES = [
     [1, 1, 1],

@@ -20,6 +20,11 @@ export const WORKER_ERROR_CODES = [
   'FED_IMAGE_TOO_LARGE',
   // The trainer process.
   'FED_TRAINER_CRASHED',
+  'FED_TRAINER_NO_EXAMPLES',
+  'FED_TRAINER_OUTPUT',
+  'FED_TRAINER_LOSS_UNKNOWN',
+  'FED_TRAINER_METRIC_UNKNOWN',
+  'FED_TRAINER_DIVERGED',
 ] as const;
 export type WorkerErrorCode = (typeof WORKER_ERROR_CODES)[number];
 

@@ -4,13 +4,13 @@
  * decision, that decision is taken here in float64:
  *  - flips are folded into the transform; for 'constant' each row's inside is sent along as a pair of columns;
  *  - 'wrap' jumps at the border and order 0 jumps between pixels: their source positions are computed here, and the
- *    engine gathers (so does an engine without the transform kernel, or with a wrong one: that of tfjs's `cpu` leaves all
- *    but a batch's first image empty);
+ *    engine gathers (so does an engine whose transform kernel is absent or wrong: tfjs's `cpu` leaves all but a batch's
+ *    first image empty, and its `wasm` mirrors wrongly beyond the first pixel);
  *  - brightness truncates to whole numbers, where an error of 1e-5 may become a step of 1: its images are transformed
  *    on the exact path, and only standardised on the engine. A preprocessing function, being code, does the same.
  */
 import type * as tfjs from '@tensorflow/tfjs-core';
-import { mapCoordinate } from './affine.ts';
+import { type FillMode, mapCoordinate } from './affine.ts';
 import { ImageDataGenerator } from './image-data-generator.ts';
 import { type Affine, affineMatrix } from './matrix.ts';
 import type { Floats, Pixels } from './pixels.ts';
@@ -69,7 +69,7 @@ export function createBatchedPath(
   transforms: readonly RandomTransform[],
 ) => Promise<Float32Array<ArrayBuffer>> {
   return async (images, shape, transforms) => {
-    const projective = await hasProjectiveTransform(tf);
+    const projective = await hasProjectiveTransform(tf, generator.options.fillMode);
     const batch = augmentBatch(tf, generator, images, shape, transforms, projective);
     try {
       return Float32Array.from(await batch.data<'float32'>());
@@ -82,39 +82,37 @@ export function createBatchedPath(
 const checked = new Map<string, Promise<boolean>>();
 
 /**
- * Returns whether the current backend has the projective transform and it is right, by trying two small images once a
- * backend and process.
+ * Returns whether the current backend's projective transform is there and right for what `fillMode` asks of it, by
+ * trying two small images once a backend and process. 'wrap' never is: engines repeat after n pixels, Keras after n - 1.
  */
-export function hasProjectiveTransform(tf: BatchedTf): Promise<boolean> {
-  const backend = tf.getBackend();
-  let known = checked.get(backend);
+export async function hasProjectiveTransform(tf: BatchedTf, fillMode: FillMode): Promise<boolean> {
+  if (fillMode === 'wrap') return false;
+  const mode = fillMode === 'constant' ? 'nearest' : fillMode;
+  const key = `${tf.getBackend()} ${mode}`;
+  let known = checked.get(key);
   if (!known) {
-    known = tryTransform(tf, backend);
-    checked.set(backend, known);
+    known = tryTransform(tf, mode);
+    checked.set(key, known);
   }
   return known;
 }
 
-async function tryTransform(tf: BatchedTf, backend: string): Promise<boolean> {
-  if (!tf.getKernel('Transform', backend)) return false;
+async function tryTransform(tf: BatchedTf, fillMode: FillMode): Promise<boolean> {
+  if (!tf.getKernel('Transform', tf.getBackend())) return false;
   const shape: Shape = [4, 5, 2];
   const images = [3, 7].map((step) => Uint8Array.from({ length: 40 }, (_, i) => (i * step * 11) % 256));
   const transforms = [
     { ...IDENTITY, theta: 35, tx: 2.3 },
-    { ...IDENTITY, zx: 1.7, ty: -3.6, flipHorizontal: true },
+    { ...IDENTITY, zx: 1.7, zy: 2.5, ty: -3.6, flipHorizontal: true },
   ];
-  for (const fillMode of ['nearest', 'reflect'] as const) {
-    const generator = new ImageDataGenerator({ fillMode });
-    const moved = augmentBatch(tf, generator, images, shape, transforms, true);
-    const values = await moved.data();
-    moved.dispose();
-    const right = images.every((data, i) => {
-      const exact = generator.applyTransform({ data, shape }, transforms[i]!).data;
-      return exact.every((value, k) => Math.abs(value - values[i * 40 + k]!) < 0.02);
-    });
-    if (!right) return false;
-  }
-  return true;
+  const generator = new ImageDataGenerator({ fillMode });
+  const moved = augmentBatch(tf, generator, images, shape, transforms, true);
+  const values = await moved.data();
+  moved.dispose();
+  return images.every((data, i) => {
+    const exact = generator.applyTransform({ data, shape }, transforms[i]!).data;
+    return exact.every((value, k) => Math.abs(value - values[i * exact.length + k]!) < 0.02);
+  });
 }
 
 /** The affine part and the flips. */
