@@ -50,11 +50,13 @@ async function difference(
 }
 
 describe('hasProjectiveTransform', () => {
-  it("finds wasm's kernel right, and cpu's wrong beyond a batch's first image", async () => {
+  it("trusts wasm's clamping, not its mirroring, and not cpu beyond a batch's first image", async () => {
     await tf.setBackend('wasm');
-    expect(await hasProjectiveTransform(tf)).toBe(true);
+    expect(await hasProjectiveTransform(tf, 'nearest')).toBe(true);
+    expect(await hasProjectiveTransform(tf, 'constant')).toBe(true);
+    expect(await hasProjectiveTransform(tf, 'reflect')).toBe(false);
     await tf.setBackend('cpu');
-    expect(await hasProjectiveTransform(tf)).toBe(false);
+    expect(await hasProjectiveTransform(tf, 'nearest')).toBe(false);
   });
 });
 
