@@ -1,0 +1,187 @@
+/**
+ * Every process of a federation killed with SIGKILL, at the points where a kill could lose something: each run ends,
+ * and with full participation the final weights are those of the undisturbed run, to the bit.
+ */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { shapesConfig, writeFederation } from '../e2e/federation.ts';
+import {
+  type ChaosEvent,
+  type ChaosOptions,
+  type EventKill,
+  FAST_SITES,
+  type Name,
+  type Outcome,
+  playWithKills,
+  TRAINER_SITES,
+} from './supervisor.ts';
+
+/** Killed by the process itself, where the code says `crashPoint(name)`. */
+const COORDINATOR_POINTS = [
+  'coordinator:after-invite-record',
+  'coordinator:after-join-record',
+  'coordinator:before-welcome#2',
+  'coordinator:before-round-record',
+  'coordinator:after-round-record',
+  'coordinator:after-plan-sent',
+  'coordinator:serve-chunk',
+  'coordinator:serve-chunk#6',
+  'coordinator:offer-received',
+  'coordinator:update-chunk#2',
+  'coordinator:after-update-spooled',
+  'coordinator:before-accept-record',
+  'coordinator:after-accept-record',
+  'coordinator:after-accept-record#2',
+  'coordinator:after-verdict',
+  'coordinator:before-aggregate',
+  'coordinator:after-aggregate',
+  'coordinator:after-checkpoint',
+  'coordinator:evaluation-received',
+  'coordinator:before-commit',
+  'coordinator:after-commit',
+  'coordinator:after-commit#2',
+  'coordinator:after-finish-record',
+];
+const AGENT_POINTS = [
+  'agent:after-hello',
+  'agent:after-credential',
+  'agent:after-ready',
+  'agent:on-plan',
+  'agent:on-plan#3',
+  'agent:mid-fetch#2',
+  'agent:after-fetch',
+  'agent:after-train',
+  'agent:after-spool',
+  'agent:after-offer',
+  'agent:mid-upload',
+  'agent:mid-upload#3',
+  'agent:after-verdict',
+  'agent:before-evaluation',
+  'agent:after-evaluation',
+  'agent:after-evaluation#2',
+];
+const TRAINER_POINTS = [
+  'trainer:prepared',
+  'trainer:before-training',
+  'trainer:after-step#3',
+  'trainer:before-update',
+  'trainer:after-update',
+  'trainer:before-evaluation',
+  'trainer:after-test-batch',
+];
+
+const is =
+  (type: ChaosEvent['type'], round?: number) =>
+  (event: ChaosEvent): boolean =>
+    event.type === type && (round === undefined || ('round' in event && event.round === round));
+
+/** Killed from outside, when a process reports something. */
+const EVENT_KILLS: Record<string, readonly EventKill[]> = {
+  'a site as it joins': [{ on: 'coordinator', when: is('joined'), kill: ['harbour'] }],
+  'the coordinator as the first site is ready': [
+    { on: 'coordinator', when: is('ready'), kill: ['coordinator'] },
+  ],
+  'a site as round 2 starts': [{ on: 'coordinator', when: is('round-started', 2), kill: ['island'] }],
+  'both sites as round 2 starts': [
+    { on: 'coordinator', when: is('round-started', 2), kill: ['harbour', 'island'] },
+  ],
+  'the coordinator as a site fetches the model': [
+    { on: 'harbour', when: is('fetching'), kill: ['coordinator'] },
+  ],
+  'a site and the coordinator as an update is spooled': [
+    { on: 'harbour', when: is('spooled'), kill: ['coordinator', 'harbour'] },
+  ],
+  'the coordinator as the first update is accepted': [
+    { on: 'coordinator', when: is('update-accepted'), kill: ['coordinator'] },
+  ],
+  'everyone as round 1 is committed': [
+    { on: 'coordinator', when: is('committed', 1), kill: ['coordinator', 'harbour', 'island'] },
+  ],
+  'a site as it hears the verdict': [{ on: 'island', when: is('accepted', 2), kill: ['island'] }],
+  'the coordinator as it says goodbye': [{ on: 'coordinator', when: is('finished'), kill: ['coordinator'] }],
+  'the coordinator three times': [
+    { on: 'coordinator', when: is('round-started', 1), kill: ['coordinator'] },
+    { on: 'coordinator', when: is('resumed', 1), kill: ['coordinator'] },
+    { on: 'coordinator', when: is('round-started', 2), kill: ['coordinator'] },
+  ],
+};
+const TRAINER_KILLS: Record<string, readonly EventKill[]> = {
+  'the trainer as it trains': [{ on: 'harbour', when: is('training'), kill: ['trainer'] }],
+  'the trainer between rounds': [{ on: 'harbour', when: is('evaluated', 1), kill: ['trainer'] }],
+  'the agent as its trainer trains': [{ on: 'harbour', when: is('training', 2), kill: ['harbour'] }],
+};
+
+const ROUNDS = 2;
+/** Runs at a time; each is three processes or four. */
+const LANES = 3;
+
+let root: string;
+let options: ChaosOptions;
+let undisturbed: Promise<Outcome>;
+let undisturbedTrainer: Promise<Outcome>;
+const laneFree: (() => void)[] = [];
+let lanesUsed = 0;
+
+beforeAll(async () => {
+  root = await mkdtemp(join(tmpdir(), 'tributary-chaos-'));
+  const config = shapesConfig({ deadlines: { ...shapesConfig().deadlines, heartbeatSeconds: 1 } });
+  const shared = await writeFederation(root, { config });
+  options = { root, shared, sites: FAST_SITES, rounds: ROUNDS };
+  undisturbed = inLane(() => playWithKills('undisturbed', options));
+  undisturbedTrainer = inLane(() =>
+    playWithKills('undisturbed-trainer', { ...options, sites: TRAINER_SITES }),
+  );
+  undisturbed.catch(() => undefined);
+  undisturbedTrainer.catch(() => undefined);
+}, 60_000);
+afterAll(() => rm(root, { recursive: true, force: true }));
+
+describe.concurrent('a federation whose processes are killed ends with the same weights', () => {
+  test.each(COORDINATOR_POINTS)(
+    'at %s',
+    (at) => expectSame(at, { points: [{ who: 'coordinator', at }] }),
+    300_000,
+  );
+  test.each(AGENT_POINTS)('at %s', (at) => expectSame(at, { points: [{ who: 'harbour', at }] }), 300_000);
+  test.each(TRAINER_POINTS)(
+    'at %s',
+    (at) => expectSame(at, { points: [{ who: 'harbour', at }], sites: TRAINER_SITES }, 'trainer'),
+    300_000,
+  );
+  test.each(Object.entries(EVENT_KILLS))('%s', (name, onEvents) => expectSame(name, { onEvents }), 300_000);
+  test.each(Object.entries(TRAINER_KILLS))(
+    '%s',
+    (name, onEvents) => expectSame(name, { onEvents, sites: TRAINER_SITES }),
+    300_000,
+  );
+});
+
+async function expectSame(label: string, extra: Partial<ChaosOptions>, victim?: 'trainer'): Promise<void> {
+  const all = { ...options, ...extra };
+  const outcome = await inLane(() => playWithKills(label.replaceAll(/\W+/g, '-'), all));
+  const expected = await (all.sites === TRAINER_SITES ? undisturbedTrainer : undisturbed);
+  expect(expected.killed).toEqual([]);
+  // The kill happened: a case whose point is never reached would prove nothing.
+  if (victim === 'trainer') expect(outcome.events.harbour.some(is('trainer-crashed'))).toBe(true);
+  else expect([...outcome.killed].sort()).toEqual(victims(all).sort());
+  expect(outcome.weights).toBe(expected.weights);
+  const commits = outcome.events.coordinator.filter(is('committed'));
+  for (const commit of commits) expect(commit).toMatchObject({ updates: Object.keys(all.sites).length });
+}
+
+function victims({ points = [], onEvents = [] }: ChaosOptions): (Name | 'trainer')[] {
+  return [...points.map(({ who }) => who), ...onEvents.flatMap(({ kill }) => kill)];
+}
+
+async function inLane<T>(play: () => Promise<T>): Promise<T> {
+  if (lanesUsed >= LANES) await new Promise<void>((free) => laneFree.push(free));
+  lanesUsed++;
+  try {
+    return await play();
+  } finally {
+    lanesUsed--;
+    laneFree.shift()?.();
+  }
+}
