@@ -9,9 +9,9 @@ import { KERAS_EXTENSIONS, listFolders, listImages, takeSubset } from '../images
 import { closest } from './spelling.ts';
 
 /** What the worker reads: Keras's kinds and WebP. */
-export const EXTENSIONS = [...KERAS_EXTENSIONS, 'webp'] as const;
+const EXTENSIONS = [...KERAS_EXTENSIONS, 'webp'] as const;
 /** A file of this name in an empty class folder says that the site has no such images and knows it. */
-export const NONE_FILE = '.none';
+const NONE_FILE = '.none';
 
 export interface Example {
   /** Absolute, or relative to the working directory, as dataDir was. */

@@ -84,7 +84,7 @@ export function flipVertical(data: Floats, size: Size, format: DataFormat): void
   }
 }
 
-export function extent(data: ArrayLike<number>): { min: number; max: number } {
+function extent(data: ArrayLike<number>): { min: number; max: number } {
   let min = Number.POSITIVE_INFINITY;
   let max = Number.NEGATIVE_INFINITY;
   for (let i = 0; i < data.length; i++) {

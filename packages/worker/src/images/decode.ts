@@ -31,6 +31,8 @@ export interface LoadOptions {
 
 const CHANNELS = { grayscale: 1, rgb: 3, rgba: 4 } as const;
 
+const RASTER_FORMATS: readonly string[] = ['png', 'jpeg', 'webp', 'tiff', 'gif', 'heif'];
+
 // The library's cache goes by file and buffer identity, holds memory, and would answer for a file that has changed.
 sharp.cache(false);
 
@@ -108,7 +110,10 @@ export function convertColour(image: Raster, mode: ColorMode): Raster {
 
 async function viaSharp(bytes: Uint8Array, check: (width: number, height: number) => void): Promise<Raster> {
   const image = sharp(bytes, { limitInputPixels: false, ignoreIcc: true, failOn: 'error' });
-  const { width, height, space } = await image.metadata();
+  const { width, height, space, format } = await image.metadata();
+  // The library also draws vector files, which may refer to others; they are not data.
+  if (!RASTER_FORMATS.includes(format))
+    throw new Error(`it is a file of kind '${format}', which is not read`);
   check(width, height);
   const cmyk = space === 'cmyk';
   if (cmyk) image.pipelineColourspace('cmyk').toColourspace('cmyk');

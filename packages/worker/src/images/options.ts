@@ -101,7 +101,7 @@ export function resolveOptions(options: ImageDataGeneratorOptions = {}): Resolve
 }
 
 /** Returns the order when it is one we compute. @throws RangeError otherwise */
-export function checkOrder(order: number): 0 | 1 {
+function checkOrder(order: number): 0 | 1 {
   if (order === 0 || order === 1) return order;
   throw new RangeError(
     `interpolationOrder ${order} is not supported: use 0 (nearest) or 1 (bilinear). Orders 2 to 5 are splines that ` +

@@ -6,7 +6,7 @@ import { EigenvalueDecomposition, Matrix } from 'ml-matrix';
 import { WorkerError } from '../errors.ts';
 
 /** ZCA's matrix is features x features; above this many it would take minutes and gigabytes. */
-export const MAX_ZCA_FEATURES = 4096;
+const MAX_ZCA_FEATURES = 4096;
 
 /** Per channel, in the units of the (rescaled) pixels; the matrix is row-major features x features. */
 export interface Statistics {
@@ -14,9 +14,6 @@ export interface Statistics {
   std?: Float64Array;
   zcaMatrix?: Float64Array;
 }
-
-/** Yields images of one size one after another, more than once if asked again; a buffer may be reused. */
-export type ImageSource = () => AsyncIterable<ArrayLike<number>> | Iterable<ArrayLike<number>>;
 
 /** Value i of an image belongs to channel floor(i / stride) mod channels. */
 export interface ChannelLayout {

@@ -145,6 +145,13 @@ describe('decodeImage with bad input', () => {
     expect(message).toMatch(/not an image/);
   });
 
+  it('refuses a drawing called .png', async () => {
+    const { message } = await failure(
+      ascii('<svg xmlns="http://www.w3.org/2000/svg" width="4" height="4"></svg>'),
+    );
+    expect(message).toContain("kind 'svg'");
+  });
+
   it('names a truncated JPEG, PNG, BMP and PPM', async () => {
     // Noise, so that half of the file is far from all of the image.
     const noise = Uint8Array.from(
