@@ -35,6 +35,7 @@ export interface TrainerEvents {
 }
 
 const LAST_WORDS_LINES = 20;
+const LAST_WORDS_COLUMNS = 500;
 /** A trainer that doesn't end by itself this long after `close` is killed. */
 const CLOSE_GRACE_MS = 3000;
 
@@ -45,7 +46,7 @@ let isFirstTrainer = true;
  * Returns the handle of a new trainer process that has its engine, images and model ready.
  *
  * Rejects with the code of what failed (FED_ENGINE_…, FED_DATA_…, FED_MODEL_…), or FED_TRAINER_CRASHED when the
- * process ended. Jobs go one at a time: a second before the first has ended is a mistake, and throws.
+ * process ended. Jobs go one at a time: a second before the first has ended is a mistake, a TypeError.
  */
 export async function startTrainer(setup: TrainerSetup, events: TrainerEvents = {}): Promise<TrainerHandle> {
   const child = forkTrainer();
@@ -57,7 +58,7 @@ export async function startTrainer(setup: TrainerSetup, events: TrainerEvents = 
   for (const stream of [child.stdout, child.stderr]) {
     if (stream === null) continue;
     createInterface({ input: stream }).on('line', (line) => {
-      lastWords.push(line);
+      lastWords.push(line.slice(0, LAST_WORDS_COLUMNS));
       if (lastWords.length > LAST_WORDS_LINES) lastWords.shift();
       events.onLog?.(line);
     });
@@ -85,11 +86,11 @@ export async function startTrainer(setup: TrainerSetup, events: TrainerEvents = 
     settled?.settle(message);
   });
 
-  function request(message: ToTrainer, what: string, signal?: AbortSignal): Promise<FromTrainer> {
+  async function request(message: ToTrainer, what: string, signal?: AbortSignal): Promise<FromTrainer> {
     if (pending !== undefined)
       throw new TypeError(`The trainer is busy with ${pending.what}; ${what} has to wait.`);
     signal?.throwIfAborted();
-    return new Promise<FromTrainer>((resolve, reject) => {
+    return await new Promise<FromTrainer>((resolve, reject) => {
       const onAbort = () => send(child, { type: 'abort' });
       const end = () => signal?.removeEventListener('abort', onAbort);
       pending = {
@@ -152,7 +153,7 @@ function forkTrainer(): ChildProcess {
   const main = fileURLToPath(new URL(fromSource ? './main.ts' : './main.js', import.meta.url));
   const execArgv = [...process.execArgv];
   // A test runner reads TypeScript by itself; its children need to be told how.
-  if (fromSource && !execArgv.some((argument) => argument.includes('tsx'))) {
+  if (fromSource && !execArgv.some((argument) => /(^|\/)tsx($|\/dist\/)/.test(argument))) {
     execArgv.push('--conditions=@tributary/source', '--import', import.meta.resolve('tsx'));
   }
   const env = { ...process.env };
