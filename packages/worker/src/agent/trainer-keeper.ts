@@ -33,6 +33,8 @@ export interface TrainerSetup {
   readonly siteName: string;
   readonly engine: EngineName | 'auto';
   readonly threads?: number;
+  /** All images are for evaluation: the trainer of a central test set. @default false */
+  readonly testOnly?: boolean;
 }
 
 export type StartTrainer = (

@@ -62,6 +62,27 @@ export async function readLayout(
   return { train: part('training'), test: part('validation') };
 }
 
+/**
+ * Returns a folder's images as test examples only, for an evaluation in one place: its class folders, or those in its
+ * `test` folder. A class may be missing. Throws as readLayout does.
+ */
+export async function readTestLayout(dataDir: string, classes: readonly string[]): Promise<Layout> {
+  if (!(await isFolder(dataDir))) {
+    throw new WorkerError(
+      'FED_DATA_FOLDER_MISSING',
+      `${dataDir}: there is no such folder. It should hold test images, one folder a class.`,
+    );
+  }
+  const inside = join(dataDir, 'test');
+  const root = !classes.includes('test') && (await isFolder(inside)) ? inside : dataDir;
+  await checkClasses(root, classes, false);
+  const test = examples(root, await listClasses(root, classes));
+  if (test.length === 0) {
+    throw new WorkerError('FED_DATA_CLASS_EMPTY', `${root}: there are no images in its class folders`);
+  }
+  return { train: [], test };
+}
+
 async function checkClasses(root: string, classes: readonly string[], all: boolean): Promise<void> {
   const here = (await listFolders(root)).filter((name) => !name.startsWith('.') && name !== '__MACOSX');
   if (here.length === 0 && all) {

@@ -11,7 +11,7 @@ import { type ColorMode, loadImage } from '../images/decode.ts';
 import { ImageDataGenerator } from '../images/image-data-generator.ts';
 import type { RandomTransform } from '../images/random-transform.ts';
 import { fitStatistics } from './fit.ts';
-import { type Example, readLayout } from './layout.ts';
+import { type Example, readLayout, readTestLayout } from './layout.ts';
 import { findUnreadable, type Unreadable } from './verify.ts';
 
 export interface ShardOptions {
@@ -24,6 +24,11 @@ export interface ShardOptions {
   batchSize: number;
   /** Share of each class held out when there is no test folder, in (0, 1). */
   validationSplit?: number | undefined;
+  /**
+   * All images are test examples and there is nothing to train on; featurewise statistics are fitted on them.
+   * @default false
+   */
+  testOnly?: boolean | undefined;
   /** Above this share of unreadable images the shard is refused, in [0, 1]. */
   maxUnreadableShare: number;
   /** Where what is known about the files is kept, to make the next start quick. */
@@ -93,7 +98,9 @@ interface PlannedBatch {
  */
 export async function openShard(options: ShardOptions): Promise<Shard> {
   const { classes, input, signal } = options;
-  const layout = await readLayout(options.dataDir, classes, options.validationSplit);
+  const layout = options.testOnly
+    ? await readTestLayout(options.dataDir, classes)
+    : await readLayout(options.dataDir, classes, options.validationSplit);
   const pixels = createPixelCache(input, options.maxCacheBytes ?? 512 * 2 ** 20);
   const everything = [...layout.train, ...layout.test];
   const unreadable = await findUnreadable(
@@ -110,17 +117,18 @@ export async function openShard(options: ShardOptions): Promise<Shard> {
   const bad = new Set(unreadable.map(({ file }) => file));
   const train = layout.train.filter(({ file }) => !bad.has(file));
   const test = layout.test.filter(({ file }) => !bad.has(file));
-  if (train.length === 0) {
+  const fitted = options.testOnly ? test : train;
+  if (fitted.length === 0) {
     throw new WorkerError(
       'FED_DATA_TOO_MANY_UNREADABLE',
-      `${options.dataDir}: no training image can be read`,
+      `${options.dataDir}: no ${options.testOnly ? 'test' : 'training'} image can be read`,
     );
   }
 
   const shape = [input.height, input.width, input.channels] as const;
   const { path, ...plan } = options.augmentation;
   const generator = new ImageDataGenerator(plan);
-  generator.statistics = await fitStatistics(generator.options, shape, train, pixels.load, signal);
+  generator.statistics = await fitStatistics(generator.options, shape, fitted, pixels.load, signal);
 
   const ended = new AbortController();
   const length = shape[0] * shape[1] * shape[2];

@@ -70,6 +70,7 @@ async function prepare(setup: TrainerSetup): Promise<FromTrainer> {
     augmentation,
     batchSize: training.batchSize,
     validationSplit: training.validationSplit,
+    testOnly: setup.testOnly,
     maxUnreadableShare,
     cacheDir: workDir,
     onProgress: progressReporter(),

@@ -132,6 +132,17 @@ describe('startTrainer', () => {
     expect(evaluation.confusion?.flat().reduce((sum, count) => sum + count)).toBe(12);
   });
 
+  it('a central test set: evaluates images that are all for testing, and trains nothing', async () => {
+    const handle = await start({
+      dataDir: join(folder, 'images', 'test'),
+      testOnly: true,
+      siteName: 'central',
+    });
+    expect(handle.site).toMatchObject({ trainExamples: 0, testExamples: 12 });
+    expect((await handle.evaluate({ round: 1, globalFile })).numExamples).toBe(12);
+    await expect(handle.train(job('z.update'))).rejects.toMatchObject({ code: 'FED_TRAINER_NO_EXAMPLES' });
+  });
+
   it('another process makes the same bytes of the same round', async () => {
     const first = await start();
     await first.train(job('a.update', 3));
