@@ -12,7 +12,7 @@ interface Flags {
   readonly json?: boolean;
 }
 
-export const DEMO_ROUNDS = 6;
+export const DEMO_ROUNDS = 12;
 
 export function demoCommand(context: CliContext): Command {
   return new Command('demo')

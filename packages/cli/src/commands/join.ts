@@ -1,8 +1,11 @@
 /** `tributary join`: a site takes part with its own images until the run ends. */
+import type { WorkerEvent, WorkerEventType } from '@tributary/worker';
 import { Command } from 'commander';
 import { ENGINE_CHOICES, existingFolder, oneOf, wholeNumber } from '../arguments.ts';
 import { type CliContext, print, printJson } from '../context.ts';
 import { CliError } from '../errors.ts';
+
+const COUNTING: ReadonlySet<WorkerEventType> = new Set(['fetching', 'training', 'evaluating', 'sending']);
 
 interface Flags {
   readonly data: string;
@@ -47,6 +50,7 @@ async function takePart(context: CliContext, invite: string | undefined, dataDir
   const { createSiteView } = await import('../terminal/site-view.ts');
   const { openSession } = await import('../terminal/session.ts');
   const { name, engine, threads, stateDir, json = false } = flags;
+  const isDue = oncePerSecond();
   const view = createSiteView({ colours: context.colours, print: (text) => session.print(text) });
   const session = openSession(context, (now) => (json ? [] : view.live(now)));
   if (!json) session.print(`\n  ${context.colours.bold('Tributary')}  before joining:\n`);
@@ -57,7 +61,10 @@ async function takePart(context: CliContext, invite: string | undefined, dataDir
       transport: createSocketioTransport(),
       startTrainer,
       signal: context.signal,
-      onEvent: (event) => (json ? printJson(context, event) : view.on(event)),
+      onEvent: (event) => {
+        if (!json) view.on(event);
+        else if (isDue(event)) printJson(context, event);
+      },
       ...(invite === undefined ? {} : { invite }),
       ...(name === undefined ? {} : { name }),
       ...(threads === undefined ? {} : { threads }),
@@ -68,4 +75,15 @@ async function takePart(context: CliContext, invite: string | undefined, dataDir
   } finally {
     session.end();
   }
+}
+
+/** For JSON: every event, but of those that only count upwards one a second. */
+function oncePerSecond(): (event: WorkerEvent) => boolean {
+  let last = 0;
+  return ({ type, at }) => {
+    if (!COUNTING.has(type)) return true;
+    if (at - last < 1000) return false;
+    last = at;
+    return true;
+  };
 }

@@ -35,6 +35,8 @@ type Evaluated = Extract<RunEvent, { type: 'evaluated' }>;
 interface SiteState {
   state: string;
   progress: number;
+  /** Whether its update of this round is in: an idle site is then a done one. */
+  done?: boolean;
 }
 
 export function createRunView(options: RunViewOptions): RunView {
@@ -49,6 +51,8 @@ export function createRunView(options: RunViewOptions): RunView {
   let round = 0;
   let roundStartedAt = 0;
   let phase = '';
+  let said = '';
+  let waiting = { since: 0, text: '' };
 
   /** The header, printed when the first row is: by then the sites' names are known. */
   const openTable = (evaluated: Evaluated | undefined): Table => {
@@ -62,11 +66,15 @@ export function createRunView(options: RunViewOptions): RunView {
       { title: metric, width: 8 },
       ...columns.map((title) => ({ title, width: 6 })),
       { title: 'central', width: 7 },
-      { title: 'time', width: 8 },
+      { title: 'time  ', width: 8 },
     ]);
     print(`\n${colours.dim(opened.header)}`);
     return opened;
   };
+
+  /** From the plan to the commit: the wait for the quorum is not the round's work. A resumed round has only its own count. */
+  const secondsOf = (event: Extract<RunEvent, { type: 'committed' }>) =>
+    roundStartedAt > 0 && round === event.round ? (event.at - roundStartedAt) / 1000 : event.seconds;
 
   const commit = (event: Extract<RunEvent, { type: 'committed' }>) => {
     const evaluated = evaluations.get(event.round);
@@ -83,10 +91,10 @@ export function createRunView(options: RunViewOptions): RunView {
         formatMetric(own[metric]),
         ...columns.map((name) => formatMetric(ofSite(name))),
         formatMetric(evaluated?.central?.[metric]),
-        `${formatSeconds(event.seconds)}${event.best ? colours.green(' ●') : '  '}`,
+        `${formatSeconds(secondsOf(event))}${event.best ? colours.green(' ●') : '  '}`,
       ]),
     );
-    for (const site of sites.values()) Object.assign(site, { state: 'idle', progress: 0 });
+    for (const site of sites.values()) Object.assign(site, { state: 'idle', progress: 0, done: false });
   };
 
   const warn = (text: string) => print(`  ${colours.yellow('!')} ${text}`);
@@ -131,11 +139,14 @@ export function createRunView(options: RunViewOptions): RunView {
         if (!options.quiet) print(`  ${colours.dim('←')} ${event.name} left: ${event.reason}`);
         return;
       case 'waiting': {
-        phase = 'waiting';
+        const here = event.here.length === 0 ? 'nobody is ready yet' : `here: ${event.here.join(', ')}`;
+        const text = `waiting (${here}): ${event.next}`;
+        waiting = { since: phase === 'waiting' ? waiting.since : event.at, text: event.next };
+        if (!options.quiet && text !== said) print(`  ${colours.dim('…')} ${text}`);
+        said = text;
+        // Within a round, the others are still at work: their bars say more than the wait.
+        if (phase === '' || round !== event.round) phase = 'waiting';
         round = event.round;
-        const here = event.here.length === 0 ? 'nobody is here yet' : `here: ${event.here.join(', ')}`;
-        if (!options.quiet)
-          print(`  ${colours.dim('…')} waiting for ${event.missing} more (${here}); then ${event.next}`);
         return;
       }
       case 'round-started':
@@ -146,10 +157,15 @@ export function createRunView(options: RunViewOptions): RunView {
         for (const name of event.cohort) sites.set(name, { state: 'starting', progress: 0 });
         return;
       case 'progress':
-        sites.set(event.name, { state: event.state, progress: event.progress });
+        if (event.state !== 'idle' || sites.get(event.name)?.done !== true)
+          sites.set(event.name, { state: event.state, progress: event.progress });
         return;
       case 'update-accepted':
-        sites.set(event.name, { state: `done, ${formatBytes(event.bytes)} received`, progress: 1 });
+        sites.set(event.name, {
+          state: `done, ${formatBytes(event.bytes)} received`,
+          progress: 1,
+          done: true,
+        });
         return;
       case 'update-refused':
         sites.set(event.name, { state: 'refused', progress: 0 });
@@ -178,18 +194,20 @@ export function createRunView(options: RunViewOptions): RunView {
   };
 
   const live = (nowMs: number): string[] => {
-    if (phase === '' || phase === 'finished' || phase === 'waiting') return [];
-    const seconds = Math.max(0, (nowMs - roundStartedAt) / 1000);
-    const names = [...sites.keys()];
-    const width = Math.max(0, ...names.map((name) => name.length));
-    const lines = names.map((name) => {
-      const { state, progress } = sites.get(name)!;
-      const idle = state === 'idle' || state === 'ready';
-      const drawn = idle ? colours.dim(bar(0, 24)) : colours.cyan(bar(progress, 24));
+    if (phase === '' || phase === 'finished') return [];
+    const ordered = [...sites].sort(([a], [b]) => rank(a) - rank(b));
+    const width = Math.max(0, ...ordered.map(([name]) => name.length));
+    const lines = ordered.map(([name, { state, progress }]) => {
+      const resting = state === 'idle' || state === 'ready' || state === 'preparing';
+      const drawn = resting ? colours.dim(bar(0, 24)) : colours.cyan(bar(progress, 24));
       return `  ${padEnd(name, width)}  ${drawn}  ${colours.dim(state)}`;
     });
-    return ['', `  round ${round} of ${options.rounds}  ${colours.dim(formatSeconds(seconds))}`, ...lines];
+    const elapsed = (since: number) => colours.dim(formatSeconds(Math.max(0, (nowMs - since) / 1000)));
+    if (phase === 'waiting') return ['', `  ${waiting.text}  ${elapsed(waiting.since)}`, ...lines];
+    return ['', `  round ${round} of ${options.rounds}  ${elapsed(roundStartedAt)}`, ...lines];
   };
+  /** Sites with a column come first, in its order; then as they joined. */
+  const rank = (name: string) => (columns.includes(name) ? columns.indexOf(name) : columns.length);
 
   return { on, live };
 }
