@@ -109,14 +109,17 @@ export function zcaMatrix(images: ArrayLike<number>, features: number, epsilon: 
   const result = new Float64Array(features * features);
   const direction = new Float64Array(features);
   for (let e = 0; e < size; e++) {
-    const singular = Math.sqrt(Math.max(0, realEigenvalues[e]!));
+    let singular = Math.sqrt(Math.max(0, realEigenvalues[e]!));
     if (few) {
       if (realEigenvalues[e]! <= largest * 1e-13) continue;
       direction.fill(0);
       for (let m = 0; m < n; m++) {
-        const weight = eigenvectorMatrix.get(m, e) / singular;
+        const weight = eigenvectorMatrix.get(m, e);
         for (let k = 0; k < features; k++) direction[k]! += weight * images[m * features + k]!;
       }
+      // The length itself: a small eigenvalue has lost half of its digits.
+      singular = Math.hypot(...direction);
+      for (let k = 0; k < features; k++) direction[k]! /= singular;
     } else {
       for (let k = 0; k < features; k++) direction[k] = eigenvectorMatrix.get(k, e);
     }
