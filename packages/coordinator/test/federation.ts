@@ -2,16 +2,14 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { RunEvent, Tensor, Transport } from '@tributary/shared-protocol';
+import type { RunEvent, Transport } from '@tributary/shared-protocol';
 import { createMemoryTransport } from '@tributary/shared-protocol/memory';
-import {
-  type ScriptedJob,
-  type ScriptedUpdate,
-  type ScriptedWorker,
-  type ScriptedWorkerOptions,
-  startScriptedWorker,
-} from '@tributary/testkit';
+import { type ScriptedWorker, type ScriptedWorkerOptions, startScriptedWorker } from '@tributary/testkit';
 import { onTestFinished } from 'vitest';
+import { artifact, baseConfig } from './scripts.ts';
+
+export { adds, artifact, baseConfig, tensor } from './scripts.ts';
+
 import {
   type Coordinator,
   type CoordinatorOptions,
@@ -20,36 +18,6 @@ import {
   type ModelArtifact,
   resolveFederation,
 } from '../src/index.ts';
-
-export function tensor(
-  name: string,
-  values: readonly number[],
-  shape: readonly number[] = [values.length],
-): Tensor {
-  return { name, dtype: 'float32', shape, data: Float32Array.from(values) };
-}
-
-export const artifact: ModelArtifact = {
-  name: 'tiny',
-  topology: '{"class_name":"Sequential"}',
-  weights: [tensor('dense/kernel', [1, 2, 3, 4], [2, 2]), tensor('dense/bias', [0])],
-  frozenWeights: [],
-};
-
-export const baseConfig: FederationConfig = {
-  name: 'test',
-  model: 'tiny',
-  classes: ['a', 'b'],
-  rounds: 2,
-  cohort: { quorum: 2 },
-  deadlines: {
-    rejoinSeconds: 5,
-    roundSeconds: 20,
-    evaluateSeconds: 20,
-    quorumSeconds: 20,
-    heartbeatSeconds: 20,
-  },
-};
 
 export function temporaryDir(): string {
   const dir = mkdtempSync(join(tmpdir(), 'coordinator-'));
@@ -125,13 +93,4 @@ export async function startRun(
         ...more,
       }),
   };
-}
-
-/** A site that adds `step` to every parameter and says it has `numExamples` examples. */
-export function adds(step: number, numExamples = 10): (job: ScriptedJob) => ScriptedUpdate {
-  return ({ global }) => ({
-    numExamples,
-    metrics: { loss: step },
-    tensors: global.map((t) => ({ ...t, data: new Float32Array(t.data.length).fill(step) })),
-  });
 }

@@ -124,8 +124,10 @@ export async function startScriptedWorker(options: ScriptedWorkerOptions): Promi
         note(verdicts, message);
         return { type: 'ok' };
       case 'chunk': {
-        const answer = await shelf.answer(message);
-        return (await options.onChunk?.(message, answer.body)) ?? answer;
+        if (!options.onChunk) return await shelf.answer(message);
+        // A script may serve what was never on the shelf.
+        const { body } = await shelf.answer(message).catch(() => ({ body: new Uint8Array(0) }));
+        return await options.onChunk(message, body);
       }
       case 'goodbye':
         resolveGoodbye(message);

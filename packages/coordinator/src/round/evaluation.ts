@@ -1,5 +1,5 @@
 /** Evaluation at the sites: each that has test images measures the new model; numbers come back, never images. */
-import type { BlobRef, MessageOf } from '@tributary/shared-protocol';
+import type { BlobRef, Channel, MessageOf } from '@tributary/shared-protocol';
 import { CoordinatorError } from '../errors.ts';
 import type { Member } from '../members/roster.ts';
 import type { UpdateFacts } from '../strategy.ts';
@@ -25,6 +25,8 @@ export function createEvaluation(context: RunContext, plan: EvaluationPlan): Eva
   const { round, model } = plan;
   const results = new Map<string, UpdateFacts>();
   const done = new Set<string>();
+  /** The link on which each site has its plan. */
+  const planned = new Map<string, Channel>();
   const startedAt = now();
   const deadlineAt = startedAt + federation.deadlines.evaluateSeconds * 1000;
   let settle: (() => void) | undefined;
@@ -55,8 +57,10 @@ export function createEvaluation(context: RunContext, plan: EvaluationPlan): Eva
 
   async function sendPlan(member: Member): Promise<void> {
     const { channel } = member;
+    if (!channel || planned.get(member.name) === channel) return;
+    planned.set(member.name, channel);
     try {
-      await channel?.call(
+      await channel.call(
         {
           type: 'plan',
           task: 'evaluate',
@@ -69,7 +73,7 @@ export function createEvaluation(context: RunContext, plan: EvaluationPlan): Eva
       );
     } catch (error) {
       if (settle)
-        await channel?.close(
+        await channel.close(
           `the evaluation plan was not taken: ${error instanceof Error ? error.message : error}`,
         );
     }

@@ -4,7 +4,13 @@
  */
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { type BlobRef, crashPoint, errorCode, type MessageOf } from '@tributary/shared-protocol';
+import {
+  type BlobRef,
+  type Channel,
+  crashPoint,
+  errorCode,
+  type MessageOf,
+} from '@tributary/shared-protocol';
 import type { Fold } from '../aggregate/fold.ts';
 import { CoordinatorError } from '../errors.ts';
 import type { Member } from '../members/roster.ts';
@@ -40,7 +46,8 @@ type SiteState = 'pending' | 'pulling' | 'accepted' | 'refused' | 'failed';
 
 interface Site {
   state: SiteState;
-  /** Times out together with the link: a pull of an update. */
+  /** The link on which it has its plan; on another one it gets it again. */
+  planned: Channel | undefined;
   pull:
     | { readonly digest: string; readonly abort: AbortController; readonly done: Promise<void> }
     | undefined;
@@ -62,7 +69,9 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
   const { round, cohort, model } = plan;
   const minUpdates = Math.min(federation.cohort.quorum, cohort.length);
   const targetUpdates = Math.max(minUpdates, Math.ceil(federation.cohort.target * cohort.length));
-  const sites = new Map<string, Site>(cohort.map((name) => [name, { state: 'pending', pull: undefined }]));
+  const sites = new Map<string, Site>(
+    cohort.map((name) => [name, { state: 'pending', planned: undefined, pull: undefined }]),
+  );
   const accepted = new Map<string, AcceptedUpdate>();
   const window = Math.max(1, Math.min(4, Math.floor(CHUNKS_IN_FLIGHT / cohort.length)));
   const startedAt = now();
@@ -138,6 +147,7 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
     context.emit({ type: 'warning', message: reason });
     for (const [name, site] of sites) {
       if (site.state === 'refused' || site.state === 'failed') site.state = 'pending';
+      site.planned = undefined;
       const member = roster.members.get(name);
       if (member && !member.channel) member.lostAt = now();
     }
@@ -170,7 +180,9 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
 
   async function sendPlan(member: Member): Promise<void> {
     const channel = member.channel;
-    if (!channel) return;
+    const site = sites.get(member.name)!;
+    if (!channel || site.planned === channel) return;
+    site.planned = channel;
     try {
       await channel.call(
         {
@@ -278,13 +290,23 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
     plan,
     accepted,
     offer(member, offer) {
-      checkOffer(
-        offer,
-        member.name,
-        closed ? undefined : { round, cohort, base: model.digest },
-        round,
-        manifest,
-      );
+      try {
+        checkOffer(
+          offer,
+          member.name,
+          closed ? undefined : { round, cohort, base: model.digest },
+          round,
+          manifest,
+        );
+      } catch (error) {
+        // The site has nothing better to offer: nobody need wait for it.
+        const own = sites.get(member.name);
+        if (own?.state === 'pending') {
+          own.state = 'refused';
+          setImmediate(review);
+        }
+        throw error;
+      }
       const site = sites.get(member.name)!;
       const taken = accepted.get(member.name);
       if (taken) {
