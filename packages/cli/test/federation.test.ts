@@ -16,12 +16,12 @@ const begin = (...argv: string[]) => {
   processes.push(process);
   return process;
 };
-const join_ = (name: string, invite: string) =>
+const join_ = (name: string, invite: string, data = name) =>
   begin(
     'join',
     invite,
     '--data',
-    `data/${name}`,
+    `data/${data}`,
     '--name',
     name,
     '--state-dir',
@@ -84,7 +84,7 @@ describe('a federation from the command line', () => {
       clients: [{ name: 'east' }],
     });
 
-    const used = await join_('north', first).ended;
+    const used = await join_('north', first, 'east').ended;
     expect(used.code).toBe(6);
     expect(used.out).toContain('FED_INVITE_USED');
 
