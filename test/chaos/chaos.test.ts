@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { shapesConfig, writeFederation } from '../e2e/federation.ts';
+import { bundlePrograms, type Programs } from './bundle.ts';
 import {
   type ChaosEvent,
   type ChaosOptions,
@@ -37,6 +38,9 @@ const COORDINATOR_POINTS = [
   'coordinator:after-verdict',
   'coordinator:before-aggregate',
   'coordinator:after-aggregate',
+  'coordinator:checkpoint-written',
+  'coordinator:checkpoint-written#2',
+  'coordinator:checkpoint-renamed#2',
   'coordinator:after-checkpoint',
   'coordinator:evaluation-received',
   'coordinator:before-commit',
@@ -118,6 +122,7 @@ const ROUNDS = 2;
 const LANES = 3;
 
 let root: string;
+let programs: Programs;
 let options: ChaosOptions;
 let undisturbed: Promise<Outcome>;
 let undisturbedTrainer: Promise<Outcome>;
@@ -128,7 +133,8 @@ beforeAll(async () => {
   root = await mkdtemp(join(tmpdir(), 'tributary-chaos-'));
   const config = shapesConfig({ deadlines: { ...shapesConfig().deadlines, heartbeatSeconds: 1 } });
   const shared = await writeFederation(root, { config });
-  options = { root, shared, sites: FAST_SITES, rounds: ROUNDS };
+  programs = await bundlePrograms();
+  options = { root, programs, shared, sites: FAST_SITES, rounds: ROUNDS };
   undisturbed = inLane(() => playWithKills('undisturbed', options));
   undisturbedTrainer = inLane(() =>
     playWithKills('undisturbed-trainer', { ...options, sites: TRAINER_SITES }),
@@ -136,7 +142,10 @@ beforeAll(async () => {
   undisturbed.catch(() => undefined);
   undisturbedTrainer.catch(() => undefined);
 }, 60_000);
-afterAll(() => rm(root, { recursive: true, force: true }));
+afterAll(async () => {
+  await programs.remove();
+  await rm(root, { recursive: true, force: true });
+});
 
 describe.concurrent('a federation whose processes are killed ends with the same weights', () => {
   test.each(COORDINATOR_POINTS)(

@@ -11,6 +11,7 @@ import type { CoordinatorSetup } from '../e2e/coordinator-process.ts';
 import { freePort } from '../e2e/federation.ts';
 import { type Party, startParty } from '../e2e/processes.ts';
 import type { WorkerSetup } from '../e2e/worker-process.ts';
+import type { Programs } from './bundle.ts';
 
 export const FAST_SITES = { harbour: 'fake', island: 'fake' } as const;
 /** One site trains in earnest, in its trainer process. */
@@ -45,6 +46,7 @@ export interface Outcome {
 
 export interface ChaosOptions {
   readonly root: string;
+  readonly programs: Programs;
   readonly shared: Omit<CoordinatorSetup, 'runDir' | 'port'>;
   readonly sites: Sites;
   readonly rounds: number;
@@ -75,7 +77,7 @@ export async function playWithKills(label: string, options: ChaosOptions): Promi
     const first = events[name].length === 0 && !killed.includes(name);
     const point = first ? options.points?.find(({ who }) => who === name)?.at : undefined;
     const env: Record<string, string> = point === undefined ? {} : { TRIBUTARY_CRASH_AT: point };
-    const one = startParty<ChaosEvent>(programOf(name), setupOf(name), env);
+    const one = startParty<ChaosEvent>(programOf(name, options), setupOf(name), env);
     living.set(name, one);
     one.onEvent((event) => {
       events[name].push(event);
@@ -165,8 +167,10 @@ export async function playWithKills(label: string, options: ChaosOptions): Promi
   return { weights, killed, events };
 }
 
-function programOf(name: Name): string {
-  return name === 'coordinator' ? './coordinator-process.ts' : './worker-process.ts';
+function programOf(name: Name, { programs, sites }: ChaosOptions): string | URL {
+  if (name === 'coordinator') return programs.coordinator;
+  // A trainer process is started from the sources, so its agent is, too.
+  return sites[name] === 'real' ? './worker-process.ts' : programs.worker;
 }
 
 function lastError(events: readonly ChaosEvent[]): string | undefined {

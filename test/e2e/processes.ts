@@ -3,6 +3,8 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
+const FROM_SOURCE = ['--conditions=@tributary/source', '--import', 'tsx'];
+
 export interface Party<E> {
   readonly child: ChildProcess;
   readonly events: readonly E[];
@@ -14,7 +16,7 @@ export interface Party<E> {
   kill(signal?: NodeJS.Signals): void;
 }
 
-/** Starts `file` (beside this one, or a URL) with `setup` as its argument, as JSON. */
+/** Starts `file` (TypeScript beside this one, or the URL of a bundle) with `setup` as its argument, as JSON. */
 export function startParty<E>(
   file: string | URL,
   setup: unknown,
@@ -23,7 +25,7 @@ export function startParty<E>(
   const path = fileURLToPath(new URL(file, import.meta.url));
   const child = spawn(
     process.execPath,
-    ['--conditions=@tributary/source', '--import', 'tsx', path, JSON.stringify(setup)],
+    [...(path.endsWith('.ts') ? FROM_SOURCE : []), path, JSON.stringify(setup)],
     { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] },
   );
   const events: E[] = [];

@@ -4,7 +4,14 @@
  */
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { crashPoint, errorCode, fetchBlob, type MessageOf, openFileSink } from '@tributary/shared-protocol';
+import {
+  type Channel,
+  crashPoint,
+  errorCode,
+  fetchBlob,
+  type MessageOf,
+  openFileSink,
+} from '@tributary/shared-protocol';
 import type { Delivery } from './delivery.ts';
 import type { EmitWorkerEvent } from './events.ts';
 import type { Spool, WorkKey, WorkResult } from './spool.ts';
@@ -21,7 +28,8 @@ const MAX_FETCHES = 3;
 export interface Desk {
   /** What this site does now, for the heartbeat. */
   readonly activity: { readonly state: State; readonly round: number; readonly progress: number };
-  take(plan: Plan): void;
+  /** Takes on a plan that came over `channel`. */
+  take(plan: Plan, channel: Channel): void;
   /** The trainer's progress on the present job, in [0, 1]. */
   onProgress(progress: number): void;
   /** Stops the present work and waits until it has let go. */
@@ -30,11 +38,16 @@ export interface Desk {
 
 interface Job {
   readonly key: WorkKey;
-  readonly plan: Plan;
+  /** The latest of its repetitions: a coordinator that came back may cut the model into other chunks. */
+  plan: Plan;
+  /** Where that came from. */
+  plannedOn: Channel;
   readonly controller: AbortController;
   state: State;
   progress: number;
   done: Promise<void>;
+  /** Called when the plan is repeated. */
+  onRepeat(): void;
 }
 
 export interface DeskOptions {
@@ -53,19 +66,24 @@ export function createDesk({ spool, modelsDir, uplink, keeper, delivery, emit }:
   /** The last two global models: a round trains on the one it was evaluated on before. */
   let recentModels: string[] = [];
 
-  function start(plan: Plan): void {
+  function take(plan: Plan, channel: Channel): void {
     const { task, round } = plan;
     const key = { task, round, base: plan.model.digest };
-    if (current !== undefined && sameKey(current.key, key) && !current.controller.signal.aborted) return;
+    if (current !== undefined && sameKey(current.key, key) && !current.controller.signal.aborted) {
+      current.plan = plan;
+      current.plannedOn = channel;
+      current.onRepeat();
+      return;
+    }
     lastRound = round;
     const spooled = spool.find(key);
     if (spooled !== undefined) {
-      if (uplink.channel !== undefined) void delivery.offer(spooled, uplink.channel);
+      void delivery.offer(spooled, channel);
       return;
     }
     // What is left of earlier rounds gets its last answer now.
     for (const entry of spool.entries) {
-      if (entry.round < round && uplink.channel !== undefined) void delivery.offer(entry, uplink.channel);
+      if (entry.round < round) void delivery.offer(entry, channel);
     }
     const former = current;
     if (former !== undefined) {
@@ -76,7 +94,16 @@ export function createDesk({ spool, modelsDir, uplink, keeper, delivery, emit }:
     const deadlineAt = plan.deadlineMs === null ? null : Date.now() + plan.deadlineMs;
     emit({ type: 'planned', task, round, deadlineAt });
     const controller = new AbortController();
-    const job: Job = { key, plan, controller, state: 'fetching', progress: 0, done: Promise.resolve() };
+    const job: Job = {
+      key,
+      plan,
+      plannedOn: channel,
+      controller,
+      state: 'fetching',
+      progress: 0,
+      done: Promise.resolve(),
+      onRepeat: () => undefined,
+    };
     current = job;
     job.done = (former?.done ?? Promise.resolve())
       .then(() => work(job))
@@ -119,14 +146,19 @@ export function createDesk({ spool, modelsDir, uplink, keeper, delivery, emit }:
   }
 
   async function fetchGlobal(job: Job): Promise<string> {
-    const { model, round } = job.plan;
     const { signal } = job.controller;
-    const path = join(modelsDir, `${model.digest}.frame`);
+    const path = join(modelsDir, `${job.key.base}.frame`);
     for (let damaged = 0; ; ) {
+      const { model, round } = job.plan;
       // Files get this name once their digest was checked.
       const found = await stat(path).catch(() => undefined);
       if (found?.size === model.bytes) return path;
       const channel = await uplink.whenUp(signal);
+      if (job.plannedOn !== channel) {
+        // The plan is repeated on every new link, and says how to fetch from this one.
+        await repeated(job);
+        continue;
+      }
       try {
         const sink = await openFileSink(path, model, { fsync: true });
         await fetchBlob(channel, model, sink, {
@@ -142,7 +174,11 @@ export function createDesk({ spool, modelsDir, uplink, keeper, delivery, emit }:
         const code = errorCode(error);
         if (code === 'FED_TRANSPORT_CLOSED') await channel.closed;
         else if (code === 'FED_PROTOCOL_BLOB_DIGEST' && ++damaged < MAX_FETCHES) continue;
-        else if (code !== 'FED_TRANSPORT_TIMEOUT') throw error;
+        else if (code === 'FED_PROTOCOL_BLOB_UNKNOWN') {
+          // A coordinator that came back has not put the model out yet, or has gone on: a plan will say which.
+          emit({ type: 'log', message: `round ${round}: the model is not on offer; waiting for a plan` });
+          if (job.plan.model === model) await repeated(job);
+        } else if (code !== 'FED_TRANSPORT_TIMEOUT') throw error;
       }
     }
   }
@@ -189,7 +225,7 @@ export function createDesk({ spool, modelsDir, uplink, keeper, delivery, emit }:
       }
       return { state: delivery.sending > 0 ? 'sending' : 'idle', round: lastRound, progress: 0 };
     },
-    take: start,
+    take,
     onProgress(progress) {
       if (current === undefined || current.state === 'fetching') return;
       current.progress = Math.min(1, Math.max(0, progress));
@@ -201,6 +237,19 @@ export function createDesk({ spool, modelsDir, uplink, keeper, delivery, emit }:
       await current?.done;
     },
   };
+}
+
+/** Resolves when the coordinator repeats the job's plan; rejects with the reason when the job is abandoned. */
+function repeated(job: Job): Promise<void> {
+  const { signal } = job.controller;
+  return new Promise((resolve, reject) => {
+    const onAbort = () => reject(signal.reason as Error);
+    signal.addEventListener('abort', onAbort, { once: true });
+    job.onRepeat = () => {
+      signal.removeEventListener('abort', onAbort);
+      resolve();
+    };
+  });
 }
 
 function sameKey(a: WorkKey, b: WorkKey): boolean {

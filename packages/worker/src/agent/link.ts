@@ -80,7 +80,7 @@ export async function openLink(site: Site): Promise<LinkEnd> {
   const over = new Promise<string>((resolve) => {
     void channel.closed.then((reason) => resolve(`the link to ${url} closed: ${reason}`));
     channel.handle((message) =>
-      answer(site, message, (words) => {
+      answer(site, channel, message, (words) => {
         farewell = words;
         // After the answer is on its way: closing at once would take it back.
         setImmediate(() => resolve(words.reason));
@@ -231,6 +231,7 @@ async function makeReady(site: Site, federation: FederationView): Promise<Traine
 
 async function answer(
   site: Site,
+  channel: Channel,
   message: Message,
   onGoodbye: (words: Farewell) => void,
 ): Promise<Message | { message: Message; body: Uint8Array }> {
@@ -238,7 +239,7 @@ async function answer(
     case 'plan':
       crashPoint('agent:on-plan');
       if (site.desk === undefined) break;
-      site.desk.take(message);
+      site.desk.take(message, channel);
       return { type: 'ok' };
     case 'verdict':
       await site.delivery.onVerdict(message);

@@ -372,9 +372,41 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
       return shelf.answer(message);
     };
     await coordinator.plan({ model });
+    await coordinator.received('ready', 2);
+    await coordinator.plan({ model });
     await agent.seen('accepted');
     expect([...coordinator.updates.values()]).toEqual([updateOf(MODEL, 1)]);
     expect(coordinator.chunksAsked.filter((index) => index === 0)).toHaveLength(1);
+  });
+
+  test('fetches as the repeated plan says when a restarted coordinator cuts other chunks', async () => {
+    const agent = startAgent();
+    await coordinator.received('ready');
+    const model = coordinator.addModel(MODEL);
+    coordinator.on.chunk = () => new Promise(() => undefined);
+    await coordinator.plan({ model });
+    await agent.seen('planned');
+    await coordinator.drop();
+    await coordinator.received('ready', 2);
+    delete coordinator.on.chunk;
+    const recut = coordinator.shelf.addBytes(MODEL, 48);
+    expect(recut.digest).toBe(model.digest);
+    await coordinator.plan({ model: recut });
+    await agent.seen('accepted');
+    expect(coordinator.count('failure')).toBe(0);
+  });
+
+  test('waits for the plan again when a restarted coordinator has not put the model out yet', async () => {
+    const agent = startAgent();
+    await coordinator.received('ready');
+    const model = coordinator.addModel(MODEL);
+    coordinator.shelf.remove(model.digest);
+    await coordinator.plan({ model });
+    expect((await agent.seen('log')).message).toContain('not on offer');
+    coordinator.addModel(MODEL);
+    await coordinator.plan({ model });
+    await agent.seen('accepted');
+    expect(coordinator.count('failure')).toBe(0);
   });
 
   test('starts a crashed trainer again and delivers the same update', async () => {

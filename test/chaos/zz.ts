@@ -1,0 +1,12 @@
+import { mkdtemp } from 'node:fs/promises';
+import { shapesConfig, writeFederation } from '../e2e/federation.ts';
+import { bundlePrograms } from './bundle.ts';
+import { FAST_SITES, playWithKills } from './supervisor.ts';
+const root = await mkdtemp('/tmp/zz-');
+const programs = await bundlePrograms();
+const shared = await writeFederation(root, { config: shapesConfig() });
+const o = await playWithKills('x', { root, programs, shared, sites: FAST_SITES, rounds: 2, points: [{ who: 'coordinator', at: process.argv[2]! }] });
+const all = Object.entries(o.events).flatMap(([n, l]) => l.map((e: any) => ({ n, ...e }))).sort((a, b) => (a.at ?? 0) - (b.at ?? 0));
+const t0 = all.find((e) => e.at)!.at;
+for (const { n, at, ...e } of all) if (e.type !== 'progress' && !(e.type === 'preflight')) console.log(((at - t0) / 1000).toFixed(2), n, JSON.stringify(e).slice(0, 230));
+await programs.remove();
