@@ -49,13 +49,18 @@ async function check() {
     ['types', bin('tsc'), ['-b']],
     ['types of tests', bin('tsc'), ['-p', 'tsconfig.test.json', '--noEmit']],
     ['lint and format', bin('biome'), ['check', '--error-on-warnings', '.']],
-    ['dead code', bin('knip'), []],
+    ['dead code', bin('knip'), ['--no-config-hints']],
+    ['package exports', process.execPath, ['scripts/publish-rules.mjs']],
     ['house rules', process.execPath, ['scripts/house-rules.mjs']],
   ];
   let failed = 0;
   for (const [title, file, argv] of steps) {
     const started = Date.now();
-    const { status, stdout, stderr } = spawnSync(file, argv, { cwd: root, encoding: 'utf8', maxBuffer: 1 << 26 });
+    const { status, stdout, stderr } = spawnSync(file, argv, {
+      cwd: root,
+      encoding: 'utf8',
+      maxBuffer: 1 << 26,
+    });
     const seconds = ((Date.now() - started) / 1000).toFixed(1);
     console.log(`${status === 0 ? 'ok    ' : 'FAILED'} ${title} (${seconds} s)`);
     if (status !== 0) console.log(`${stdout}${stderr}`.trim());
@@ -87,7 +92,9 @@ function install() {
 function checkNode() {
   const [major, minor] = process.versions.node.split('.').map(Number);
   if (major > 20 || (major === 20 && minor >= 19)) return;
-  fail(`Tributary needs Node 20.19 or later; this is ${process.versions.node}. Install a current Node and try again.`);
+  fail(
+    `Tributary needs Node 20.19 or later; this is ${process.versions.node}. Install a current Node and try again.`,
+  );
 }
 
 function fromCallersFolder(path) {
