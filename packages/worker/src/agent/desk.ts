@@ -149,16 +149,16 @@ export function createDesk({ spool, modelsDir, uplink, keeper, delivery, emit }:
     const { signal } = job.controller;
     const path = join(modelsDir, `${job.key.base}.frame`);
     for (let damaged = 0; ; ) {
-      const { model, round } = job.plan;
       // Files get this name once their digest was checked.
       const found = await stat(path).catch(() => undefined);
-      if (found?.size === model.bytes) return path;
+      if (found?.size === job.plan.model.bytes) return path;
       const channel = await uplink.whenUp(signal);
       if (job.plannedOn !== channel) {
         // The plan is repeated on every new link, and says how to fetch from this one.
         await repeated(job);
         continue;
       }
+      const { model, round } = job.plan;
       try {
         const sink = await openFileSink(path, model, { fsync: true });
         await fetchBlob(channel, model, sink, {
