@@ -2,9 +2,10 @@
  * Every process of a federation killed with SIGKILL, at the points where a kill could lose something: each run ends,
  * and with full participation the final weights are those of the undisturbed run, to the bit.
  */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { shapesConfig, writeFederation } from '../e2e/federation.ts';
 import { bundlePrograms, type Programs } from './bundle.ts';
@@ -165,6 +166,25 @@ describe.concurrent('a federation whose processes are killed ends with the same 
     (name, onEvents) => expectSame(name, { onEvents, sites: TRAINER_SITES }),
     300_000,
   );
+});
+
+test('every crash point in the sources is killed at', async () => {
+  const named = new Set<string>();
+  for (const area of ['coordinator', 'worker']) {
+    const source = fileURLToPath(new URL(`../../packages/${area}/src/`, import.meta.url));
+    for (const file of await readdir(source, { recursive: true })) {
+      if (!file.endsWith('.ts')) continue;
+      const text = await readFile(join(source, file), 'utf8');
+      for (const [, name] of text.matchAll(/'((?:coordinator|agent|trainer):[a-z-]+)'/g))
+        named.add(name ?? '');
+    }
+  }
+  // A file's name for two points: when its bytes are written, and when it has its name.
+  if (named.delete('coordinator:checkpoint')) {
+    named.add('coordinator:checkpoint-written').add('coordinator:checkpoint-renamed');
+  }
+  const killedAt = [...COORDINATOR_POINTS, ...AGENT_POINTS, ...TRAINER_POINTS].map((at) => at.split('#')[0]);
+  expect([...named].sort()).toEqual([...new Set(killedAt)].sort());
 });
 
 async function expectSame(label: string, extra: Partial<ChaosOptions>, victim?: 'trainer'): Promise<void> {
