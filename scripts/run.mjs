@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const [command = 'help', ...args] = process.argv.slice(2);
-const fromSource = ['--conditions=@tributary/source', '--import', 'tsx'];
+
 const bin = (name) => join(root, 'node_modules', '.bin', name);
 
 const commands = {
@@ -102,7 +102,9 @@ function fromCallersFolder(path) {
 }
 
 function node(argv, cwd = root) {
-  return run(process.execPath, [...fromSource, ...argv], cwd);
+  // By address, because a command may run in the caller's folder.
+  const tsx = import.meta.resolve('tsx');
+  return run(process.execPath, ['--conditions=@tributary/source', '--import', tsx, ...argv], cwd);
 }
 
 /** Runs in the foreground and resolves with the exit code; signals reach the child through the terminal's group. */

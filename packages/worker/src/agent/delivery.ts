@@ -25,6 +25,8 @@ export interface Delivery {
   /** Offers one entry; a second call while the first is under way on the same channel does nothing. */
   offer(entry: Entry, channel: Channel): Promise<void>;
   offerAll(channel: Channel): Promise<void>;
+  /** Resolves when no offer is waiting for its answer. */
+  idle(): Promise<void>;
   onVerdict(verdict: MessageOf<'verdict'>): Promise<void>;
   onChunk(chunk: MessageOf<'chunk'>): ReturnType<Shelf['answer']>;
 }
@@ -32,6 +34,7 @@ export interface Delivery {
 /** Returns a delivery over `spool`. `retryMs` is the wait before an offer that met a passing error is repeated. */
 export function createDelivery(spool: Spool, shelf: Shelf, emit: EmitWorkerEvent, retryMs = 2000): Delivery {
   const offering = new Map<Entry, Channel>();
+  const underWay = new Set<Promise<void>>();
   const sending = new Map<string, SpooledUpdate>();
   const counts = { accepted: 0, refused: 0, evaluations: 0 };
 
@@ -86,7 +89,13 @@ export function createDelivery(spool: Spool, shelf: Shelf, emit: EmitWorkerEvent
     await settle(entry, outcomeOf(receipt));
   }
 
-  async function offer(entry: Entry, channel: Channel): Promise<void> {
+  function offer(entry: Entry, channel: Channel): Promise<void> {
+    const one = offerOnce(entry, channel).finally(() => underWay.delete(one));
+    underWay.add(one);
+    return one;
+  }
+
+  async function offerOnce(entry: Entry, channel: Channel): Promise<void> {
     if (offering.get(entry) === channel) return;
     offering.set(entry, channel);
     let repeat = false;
@@ -108,7 +117,7 @@ export function createDelivery(spool: Spool, shelf: Shelf, emit: EmitWorkerEvent
     } finally {
       if (offering.get(entry) === channel) offering.delete(entry);
     }
-    if (repeat && (await stillOpenAfter(channel, retryMs))) await offer(entry, channel);
+    if (repeat && (await stillOpenAfter(channel, retryMs))) await offerOnce(entry, channel);
   }
 
   return {
@@ -125,6 +134,9 @@ export function createDelivery(spool: Spool, shelf: Shelf, emit: EmitWorkerEvent
       return counts.evaluations;
     },
     offer,
+    async idle() {
+      while (underWay.size > 0) await Promise.allSettled(underWay);
+    },
     async offerAll(channel) {
       sending.clear();
       for (const entry of spool.entries) await offer(entry, channel);

@@ -105,6 +105,8 @@ export async function openLink(site: Site): Promise<LinkEnd> {
     emit({ type: 'waiting', next: 'the coordinator’s next plan' });
     void site.delivery.offerAll(channel);
     const reason = await Promise.race([over, gone.promise]);
+    // A goodbye may overtake the receipt of the last evaluation.
+    if (farewell !== undefined) await Promise.race([site.delivery.idle(), channel.closed]);
     return { goodbye: farewell, reason };
   } catch (error) {
     if (farewell !== undefined) return { goodbye: farewell, reason: (farewell as Farewell).reason };
@@ -116,6 +118,7 @@ export async function openLink(site: Site): Promise<LinkEnd> {
     clearInterval(heartbeat);
     gone.forget();
     await channel.close(signal.aborted ? 'left' : 'done');
+    await site.delivery.idle();
   }
 }
 
