@@ -61,7 +61,7 @@ export class RoundFailed extends Error {
 /** Chunks in flight over all pulls together, about. */
 const CHUNKS_IN_FLIGHT = 16;
 /** Pulls at a time; later offers wait their turn. */
-const MAX_PULLS = 32;
+const MAX_PULLS = 16;
 
 export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRoundPlan): TrainRound {
   const { federation, roster, now, manifest } = context;
