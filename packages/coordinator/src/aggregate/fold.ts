@@ -3,6 +3,7 @@
  * counts whole or not at all: one that turns out bad half-way is taken out again, exactly, because the sums are exact.
  * The file's bytes are those whose SHA-256 was offered (checked as they came in), so its tensors are not hashed again.
  */
+import { createHash } from 'node:crypto';
 import type { TensorShape } from '../config/resolve.ts';
 import { CoordinatorError } from '../errors.ts';
 import type { MeanUpdate, StreamingStrategy, UpdateFacts } from '../strategy.ts';
@@ -92,11 +93,27 @@ export function createFold(manifest: readonly TensorShape[], strategy: Streaming
 async function addWhole(sum: ReproducibleSum, file: UpdateFile, factor: number): Promise<void> {
   let folded = 0;
   let problem: CoordinatorError | undefined;
+  let hash = createHash('sha256');
+  let hashedBytes = 0;
   await file.blocks((values, at, index) => {
+    const { name, byteLength, digest } = file.header.tensors[index]!;
     const added = addTerms(sum, at, values, factor);
     folded = at + added;
-    if (added === values.length) return true;
-    problem = badValue(values[added]!, file.header.tensors[index]!.name);
+    if (added < values.length) {
+      problem = badValue(values[added]!, name);
+      return false;
+    }
+    hash.update(values);
+    hashedBytes += values.byteLength;
+    if (hashedBytes < byteLength) return true;
+    const seen = hash.digest('hex');
+    hash = createHash('sha256');
+    hashedBytes = 0;
+    if (seen === digest) return true;
+    problem = new CoordinatorError(
+      'FED_UPDATE_MANIFEST',
+      `the bytes of ${name} have the SHA-256 ${seen.slice(0, 12)}..., and the update's header declares ${digest.slice(0, 12)}...`,
+    );
     return false;
   });
   if (!problem) return;

@@ -166,6 +166,33 @@ describe('fold', () => {
     expect(sha256(new Uint8Array(after.buffer))).toBe(sha256(new Uint8Array(before.buffer)));
   });
 
+  it('takes out an update whose header lies about the bytes of its last tensor', async () => {
+    const fold = createFold(
+      [
+        { name: 'a', shape: [1] },
+        { name: 'b', shape: [1] },
+      ],
+      fedAvg(options),
+    );
+    const good = join(temporaryDir(), 'good');
+    writeFileSync(good, encodeFrame([tensor('a', [0.25]), tensor('b', [4])]));
+    await fold.add(good, { name: 'good', numExamples: 2, metrics: {} });
+    const lying = join(temporaryDir(), 'lying');
+    const frame = encodeFrame([tensor('a', [1]), tensor('b', [2])]);
+    // The last tensor's four bytes, before four of padding: 2 becomes another finite number.
+    frame[frame.length - 8]! ^= 1;
+    writeFileSync(lying, frame);
+    await expect(fold.add(lying, { name: 'lying', numExamples: 3, metrics: {} })).rejects.toMatchObject({
+      code: 'FED_UPDATE_MANIFEST',
+      message: expect.stringContaining('the bytes of b'),
+    });
+    // The mean of the good update alone.
+    const after = new Float64Array(2);
+    fold.mean().read(0, after);
+    expect([...after]).toEqual([0.25, 4]);
+    expect(fold.count).toBe(1);
+  });
+
   it('refuses values that leave the exact range', async () => {
     const path = join(temporaryDir(), 'large');
     writeFileSync(path, encodeFrame([tensor('w', [1e9])]));
