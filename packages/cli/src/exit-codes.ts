@@ -80,7 +80,6 @@ const BY_PREFIX: readonly (readonly [prefix: string, exit: ExitName])[] = [
   ['FED_TRAINER_LOSS_UNKNOWN', 'config'],
   ['FED_TRAINER_METRIC_UNKNOWN', 'config'],
   ['FED_RUN_', 'config'],
-  ['FED_RUN_FINISHED', 'run'],
   ['FED_RUN_STOPPED', 'run'],
   ['FED_RUN_LOCKED', 'storage'],
   ['FED_RUN_STORAGE', 'storage'],
