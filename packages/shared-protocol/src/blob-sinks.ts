@@ -1,5 +1,5 @@
 /** Where fetched blobs go: memory, or a file that keeps what has arrived so that a later attempt goes on from there. */
-import { createHash, type Hash } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { checkRef, shortDigest } from './blobs.ts';
@@ -25,31 +25,43 @@ export interface FileSinkOptions {
   readonly limits?: Limits;
   /** Whether the file and its folder are flushed to the disk before `finish` resolves. @default false */
   readonly fsync?: boolean;
+  /**
+   * Sees every byte in order: those that an earlier attempt left (while the sink is opened), and each chunk as it is
+   * written. What it throws, the opening or the write throws; the chunk is on the disk all the same. Must not keep
+   * `bytes`.
+   */
+  readonly observe?: (bytes: Uint8Array) => void;
 }
 
 const READ_BYTES = 1024 * 1024;
 
 /**
  * Opens `path`.part, hashes the whole chunks that an earlier attempt left there, and resumes behind them; `finish`
- * renames it to `path`. A wrong digest at the end removes the part file, for there is nothing to go on from.
+ * renames it to `path`. After a wrong digest `close` removes the part file, for there is nothing to go on from.
  *
  * Throws FED_PROTOCOL_LIMIT before anything is opened, and what the file system throws.
  */
 export async function openFileSink(
   path: string,
   ref: BlobRef,
-  { limits = DEFAULT_LIMITS, fsync = false }: FileSinkOptions = {},
+  { limits = DEFAULT_LIMITS, fsync = false, observe }: FileSinkOptions = {},
 ): Promise<BlobSink> {
   checkRef(ref, limits);
   const partPath = `${path}.part`;
   let file: FileHandle | undefined = await openOrCreate(partPath);
   let hash = createHash('sha256');
   let resumeAtChunk = 0;
+  /** Set when the whole is wrong and nothing of it came from an earlier attempt. */
+  let useless = false;
+  const see = (bytes: Uint8Array): void => {
+    hash.update(bytes);
+    observe?.(bytes);
+  };
   try {
     const { size } = await file.stat();
     // A part file longer than the blob is of another one; its length says so, its bytes needn't be read.
     const keep = size > ref.bytes ? 0 : size === ref.bytes ? size : size - (size % ref.chunkBytes);
-    await hashPrefix(file, keep, hash);
+    await readPrefix(file, keep, see);
     await file.truncate(keep);
     resumeAtChunk = Math.ceil(keep / ref.chunkBytes);
   } catch (error) {
@@ -65,6 +77,7 @@ export async function openFileSink(
     const closing = file;
     file = undefined;
     await closing?.close();
+    if (closing && useless) await rm(partPath, { force: true });
   };
 
   return {
@@ -73,18 +86,18 @@ export async function openFileSink(
     },
     async write(bytes, offset) {
       const written = writeAll(opened(), bytes, offset);
-      // The disk works while this thread hashes.
-      hash.update(bytes);
-      await written;
+      // The disk works while this thread hashes. Its error is the graver one.
+      try {
+        see(bytes);
+      } finally {
+        await written;
+      }
     },
     async finish(digest) {
       // A copy: a sink whose digest is wrong may be restarted, one that could not be renamed finished again.
       const seen = hash.copy().digest('hex');
       if (seen !== digest) {
-        if (resumeAtChunk === 0) {
-          await close();
-          await rm(partPath, { force: true });
-        }
+        useless = resumeAtChunk === 0;
         throw digestError(digest, seen);
       }
       if (fsync) await opened().sync();
@@ -141,12 +154,12 @@ async function openOrCreate(path: string): Promise<FileHandle> {
   }
 }
 
-async function hashPrefix(file: FileHandle, length: number, hash: Hash): Promise<void> {
+async function readPrefix(file: FileHandle, length: number, see: (bytes: Uint8Array) => void): Promise<void> {
   const buffer = Buffer.allocUnsafe(Math.min(length, READ_BYTES));
   for (let offset = 0; offset < length; ) {
     const { bytesRead } = await file.read(buffer, 0, Math.min(buffer.length, length - offset), offset);
     if (bytesRead === 0) throw new Error('the file became shorter while it was read');
-    hash.update(buffer.subarray(0, bytesRead));
+    see(buffer.subarray(0, bytesRead));
     offset += bytesRead;
   }
 }

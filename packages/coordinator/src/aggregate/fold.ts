@@ -1,9 +1,8 @@
 /**
- * Folds a round's updates, one spooled file at a time, into a sum that is the same whatever their order. An update
- * counts whole or not at all: one that turns out bad half-way is taken out again, exactly, because the sums are exact.
- * The file's bytes are those whose SHA-256 was offered (checked as they came in), so its tensors are not hashed again.
+ * Folds a round's updates, as their bytes arrive, into a sum that is the same whatever their order. Several may come at
+ * once. An update counts whole or not at all: one that turns out bad, or whose link is lost half-way, is taken out
+ * again, exactly, because the sums are exact; for that its bytes are read back from the spool.
  */
-import { createHash } from 'node:crypto';
 import type { TensorShape } from '../config/resolve.ts';
 import { CoordinatorError } from '../errors.ts';
 import type { MeanUpdate, StreamingStrategy, UpdateFacts } from '../strategy.ts';
@@ -15,60 +14,130 @@ import {
   type ReproducibleSum,
   readMeans,
 } from './reproducible-sum.ts';
-import { BLOCK, openUpdateFile, type UpdateFile } from './update-file.ts';
+import { createUpdateReader, readSpooled } from './update-reader.ts';
 
 export interface Fold {
-  /** Updates folded in since the last `clear`. */
+  /** Updates that count since the last `clear`. */
   readonly count: number;
   /**
-   * Folds in the update at `path`; calls made while one is at work wait for it. Memory: one block beside the sums.
+   * Begins an update whose frame has `bytes` bytes.
    *
-   * @throws CoordinatorError FED_UPDATE_NON_FINITE, FED_UPDATE_RANGE, FED_UPDATE_MANIFEST, FED_UPDATE_COUNT; the sums
-   *   are then as if the update had never come
+   * @throws CoordinatorError FED_UPDATE_COUNT
    */
-  add(path: string, facts: UpdateFacts): Promise<void>;
-  /** Resolves when no update is half folded in. */
-  settled(): Promise<void>;
-  /** The mean of all updates; valid until the next `add` or `clear`. */
+  begin(facts: UpdateFacts, bytes: number): IncomingUpdate;
+  /** The mean of all updates that count; valid until the next `begin` or `clear`, and only while none is half-way in. */
   mean(): MeanUpdate;
   /** Forgets all updates, keeps the memory. */
   clear(): void;
 }
 
+/** One update on its way into the sums. It ends with `finish` or with `undo`. */
+export interface IncomingUpdate {
+  /**
+   * Takes the next bytes of its frame.
+   *
+   * @throws CoordinatorError FED_UPDATE_NON_FINITE, FED_UPDATE_RANGE, FED_UPDATE_MANIFEST; ProtocolError
+   *   FED_PROTOCOL_FRAME_*
+   */
+  write(bytes: Uint8Array): void;
+  /** All of it was written and lies at `path`: from now on it counts. Throws as `write` does. */
+  finish(path: string): Promise<void>;
+  /**
+   * Takes out what is in the sums, reading it back from `path`, which holds at least as much as was written.
+   *
+   * @throws CoordinatorError FED_RUN_STORAGE when it can't be read back; the fold is then of no more use
+   */
+  undo(path: string): Promise<void>;
+}
+
 /** 16 bytes a trained parameter, from the first update on. */
 export function createFold(manifest: readonly TensorShape[], strategy: StreamingStrategy): Fold {
   const length = manifest.reduce((n, t) => n + t.shape.reduce((a, b) => a * b, 1), 0);
-  let sum: ReproducibleSum | undefined;
+  const { updateClippingNorm: clippingNorm } = strategy;
   const weights = new Map<string, number>();
-  const buffer = new Float32Array(BLOCK);
-  let queue: Promise<void> = Promise.resolve();
+  let sum: ReproducibleSum | undefined;
+  let halfway = 0;
 
-  async function foldIn(path: string, facts: UpdateFacts): Promise<void> {
-    if (weights.size >= MAX_TERMS) {
+  function begin(facts: UpdateFacts, bytes: number): IncomingUpdate {
+    if (weights.size + halfway >= MAX_TERMS) {
       throw new CoordinatorError('FED_UPDATE_COUNT', `a round takes ${MAX_TERMS} updates at most`);
     }
-    sum ??= createReproducibleSum(length);
+    const sums = (sum ??= createReproducibleSum(length));
     const weight = strategy.weigh(facts);
-    const file = await openUpdateFile(path, manifest, buffer);
-    try {
-      const factor = weight * (await clippingScale(file, manifest, strategy.updateClippingNorm));
-      await addWhole(sum, file, factor);
-    } finally {
-      await file.close();
-    }
-    weights.set(facts.name, weight);
+    /** Parameters that are in the sums, and what each was multiplied by. */
+    let folded = 0;
+    let factor = weight;
+    let squares = 0;
+    let open = true;
+    halfway++;
+
+    const add = (values: Float32Array, at: number, tensor: string): void => {
+      const added = addTerms(sums, at, values, factor);
+      folded = at + added;
+      if (added < values.length) throw badValue(values[added]!, tensor);
+    };
+    const measure = (values: Float32Array, _at: number, tensor: string): void => {
+      for (let i = 0; i < values.length; i++) squares += values[i]! * values[i]!;
+      if (!Number.isFinite(squares))
+        throw badValue(values.find((v) => !Number.isFinite(v)) ?? Number.NaN, tensor);
+    };
+    // The norm is known only when all is here; it is summed in the order of the file, so it is the same on every run.
+    const reader = createUpdateReader(manifest, bytes, clippingNorm === undefined ? add : measure);
+    const end = (): void => {
+      if (open) halfway--;
+      open = false;
+    };
+
+    return {
+      write: (part) => reader.write(part),
+      async finish(path) {
+        if (!reader.complete) {
+          throw new CoordinatorError('FED_UPDATE_MANIFEST', 'the update ends before its last tensor does');
+        }
+        if (clippingNorm !== undefined) {
+          const norm = Math.sqrt(squares);
+          factor = norm > clippingNorm ? weight * (clippingNorm / norm) : weight;
+          const again = createUpdateReader(manifest, bytes, add);
+          await readSpooled(path, (piece) => {
+            again.write(piece);
+            return true;
+          });
+        }
+        weights.set(facts.name, weight);
+        end();
+      },
+      async undo(path) {
+        weights.delete(facts.name);
+        let left = folded;
+        folded = 0;
+        const again = createUpdateReader(manifest, bytes, (values, at) => {
+          const count = Math.min(values.length, left);
+          addTerms(sums, at, values.subarray(0, count), -factor);
+          left -= count;
+        });
+        try {
+          if (left > 0) {
+            await readSpooled(path, (piece) => {
+              again.write(piece);
+              return left > 0;
+            });
+          }
+          if (left > 0) throw new Error('it has become shorter');
+        } catch (error) {
+          // A digest that is found wrong a second time, after the last value, says nothing new.
+          if (left > 0) throw unreadable(path, error);
+        } finally {
+          end();
+        }
+      },
+    };
   }
 
   return {
     get count() {
       return weights.size;
     },
-    add(path, facts) {
-      const done = queue.then(() => foldIn(path, facts));
-      queue = done.catch(() => undefined);
-      return done;
-    },
-    settled: () => queue,
+    begin,
     mean() {
       // In the order of the names: weights need not be whole numbers.
       const totalWeight = [...weights]
@@ -90,58 +159,12 @@ export function createFold(manifest: readonly TensorShape[], strategy: Streaming
   };
 }
 
-async function addWhole(sum: ReproducibleSum, file: UpdateFile, factor: number): Promise<void> {
-  let folded = 0;
-  let problem: CoordinatorError | undefined;
-  let hash = createHash('sha256');
-  let hashedBytes = 0;
-  await file.blocks((values, at, index) => {
-    const { name, byteLength, digest } = file.header.tensors[index]!;
-    const added = addTerms(sum, at, values, factor);
-    folded = at + added;
-    if (added < values.length) {
-      problem = badValue(values[added]!, name);
-      return false;
-    }
-    hash.update(values);
-    hashedBytes += values.byteLength;
-    if (hashedBytes < byteLength) return true;
-    const seen = hash.digest('hex');
-    hash = createHash('sha256');
-    hashedBytes = 0;
-    if (seen === digest) return true;
-    problem = new CoordinatorError(
-      'FED_UPDATE_MANIFEST',
-      `the bytes of ${name} have the SHA-256 ${seen.slice(0, 12)}..., and the update's header declares ${digest.slice(0, 12)}...`,
-    );
-    return false;
-  });
-  if (!problem) return;
-  await file.blocks((values, at) => {
-    addTerms(sum, at, values, -factor);
-    return true;
-  }, folded);
-  throw problem;
-}
-
-/** min(1, clippingNorm / norm); the norm is summed in the order of the file, so it is the same on every run. */
-async function clippingScale(
-  file: UpdateFile,
-  manifest: readonly TensorShape[],
-  clippingNorm: number | undefined,
-): Promise<number> {
-  if (clippingNorm === undefined) return 1;
-  let squares = 0;
-  let problem: CoordinatorError | undefined;
-  await file.blocks((values, _at, index) => {
-    for (let i = 0; i < values.length; i++) squares += values[i]! * values[i]!;
-    if (Number.isFinite(squares)) return true;
-    problem = badValue(values.find((v) => !Number.isFinite(v)) ?? Number.NaN, manifest[index]!.name);
-    return false;
-  });
-  if (problem) throw problem;
-  const norm = Math.sqrt(squares);
-  return norm > clippingNorm ? clippingNorm / norm : 1;
+function unreadable(path: string, cause: unknown): CoordinatorError {
+  return new CoordinatorError(
+    'FED_RUN_STORAGE',
+    `${path} can't be read back: ${cause instanceof Error ? cause.message : String(cause)}. Nothing that was committed is lost: start the same command again`,
+    { cause },
+  );
 }
 
 function badValue(value: number, tensor: string): CoordinatorError {

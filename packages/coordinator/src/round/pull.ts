@@ -1,19 +1,24 @@
-/** Fetches one offered update into the spool; its header is judged as soon as it is here, before the rest is asked for. */
+/**
+ * Brings one update into the spool and into the fold at the same time: each chunk is written, hashed and folded as it
+ * arrives. Its header is judged as soon as it is here, before the rest is asked for.
+ */
+import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdir } from 'node:fs/promises';
+import { mkdir, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import {
   type BlobRef,
   type BlobSink,
   type Channel,
   crashPoint,
+  errorCode,
   fetchBlob,
   openFileSink,
-  readFrameHeader,
 } from '@tributary/shared-protocol';
-import { checkManifest } from '../aggregate/update-file.ts';
-import type { TensorShape } from '../config/resolve.ts';
-import { fileDigest } from './file-digest.ts';
+import type { Fold, IncomingUpdate } from '../aggregate/fold.ts';
+import { readSpooled } from '../aggregate/update-reader.ts';
+import { isStorageError } from '../run/atomic-file.ts';
+import type { UpdateFacts } from '../strategy.ts';
 
 /** An update may be this much larger than its tensors: header, names, padding. */
 export const HEADER_SLACK_BYTES = 1024 * 1024;
@@ -22,7 +27,8 @@ export interface PullOptions {
   readonly channel: Channel;
   readonly ref: BlobRef;
   readonly path: string;
-  readonly manifest: readonly TensorShape[];
+  readonly fold: Fold;
+  readonly facts: UpdateFacts;
   readonly signal: AbortSignal;
   /** Chunks asked for ahead of the one that is due. */
   readonly window: number;
@@ -30,54 +36,90 @@ export interface PullOptions {
 }
 
 /**
- * Resolves when the whole update lies at `path`, its SHA-256 checked. What had arrived before a lost link is kept
- * and not fetched again.
+ * Resolves when the whole update lies at `path`, its SHA-256 checked, and counts in the fold. When it rejects, nothing
+ * of it is in the fold; what had arrived before a lost link is kept in the spool and not fetched again.
  *
- * @throws CoordinatorError FED_UPDATE_MANIFEST; ProtocolError FED_PROTOCOL_* and FED_TRANSPORT_*; the signal's reason
+ * @throws CoordinatorError FED_UPDATE_*, FED_RUN_STORAGE; ProtocolError FED_PROTOCOL_* and FED_TRANSPORT_*; the
+ *   signal's reason
  */
-export async function pullUpdate({
-  channel,
-  ref,
-  path,
-  manifest,
-  signal,
-  window,
-  onProgress,
-}: PullOptions): Promise<void> {
-  if (existsSync(path) && (await fileDigest(path)) === ref.digest) return;
+export async function pullUpdate(options: PullOptions): Promise<IncomingUpdate> {
+  const { channel, ref, path, fold, facts, signal, window, onProgress } = options;
+  const spooled = await foldSpooled(fold, facts, path, ref.digest);
+  if (spooled) return spooled;
   await mkdir(dirname(path), { recursive: true });
-  const sink = guardHeader(await openFileSink(path, ref), ref, manifest);
-  await fetchBlob(channel, ref, sink, { signal, window, onProgress });
-  crashPoint('coordinator:after-update-spooled');
+  const update = fold.begin(facts, ref.bytes);
+  const part = `${path}.part`;
+  const resumes = existsSync(part);
+  let spoilt: unknown;
+  const takeOut = (from: string): Promise<void> =>
+    update.undo(from).catch((error: unknown) => {
+      spoilt = error;
+    });
+  try {
+    const file = await openFileSink(path, ref, { observe: update.write });
+    const sink: BlobSink = {
+      resumeAtChunk: file.resumeAtChunk,
+      write(bytes, offset) {
+        crashPoint('coordinator:update-chunk');
+        return file.write(bytes, offset);
+      },
+      finish: file.finish,
+      async close() {
+        // First, for a file that is of no use goes with the close.
+        await takeOut(part);
+        await file.close?.();
+      },
+    };
+    await fetchBlob(channel, ref, sink, { signal, window, onProgress });
+    crashPoint('coordinator:after-update-spooled');
+    await update.finish(path);
+    return update;
+  } catch (error) {
+    await takeOut(existsSync(path) ? path : part);
+    // A full disk keeps less than was folded: that it is full is what to tell then.
+    if (spoilt !== undefined && !isStorageError(error)) throw spoilt;
+    if (!resumes || !isOfTheBytes(error)) throw error;
+    // What an earlier attempt left may have been torn by a crash; the site is to blame only for its own bytes.
+    await rm(part, { force: true });
+    return pullUpdate(options);
+  }
 }
 
-/** Passes bytes on to `sink`, and throws at the first chunk by which the header shows that the update does not fit. */
-function guardHeader(sink: BlobSink, ref: BlobRef, manifest: readonly TensorShape[]): BlobSink {
-  // After a resume the beginning is not seen again; the header is then checked when the file is whole.
-  let prefix: Uint8Array | undefined = sink.resumeAtChunk === 0 ? new Uint8Array(0) : undefined;
-  return {
-    get resumeAtChunk() {
-      return sink.resumeAtChunk;
-    },
-    write(bytes, offset) {
-      if (prefix) {
-        prefix = prefix.length === 0 ? bytes : Buffer.concat([prefix, bytes]);
-        const header = readFrameHeader(prefix, ref.bytes);
-        if (header) {
-          checkManifest(header, manifest);
-          prefix = undefined;
-        }
-      }
-      crashPoint('coordinator:update-chunk');
-      return sink.write(bytes, offset);
-    },
-    finish: (digest) => sink.finish(digest),
-    async restart() {
-      prefix = new Uint8Array(0);
-      await sink.restart?.();
-    },
-    async close() {
-      await sink.close?.();
-    },
-  };
+/**
+ * Folds in what lies whole in the spool, from before a lost link or a restart. Undefined, with the fold as it was, when
+ * there is no such file or its bytes are not those of `digest`.
+ */
+export async function foldSpooled(
+  fold: Fold,
+  facts: UpdateFacts,
+  path: string,
+  digest: string,
+): Promise<IncomingUpdate | undefined> {
+  if (!existsSync(path)) return undefined;
+  const update = fold.begin(facts, (await stat(path)).size);
+  const hash = createHash('sha256');
+  try {
+    await readSpooled(path, (piece) => {
+      hash.update(piece);
+      update.write(piece);
+      return true;
+    });
+    if (hash.digest('hex') === digest) {
+      await update.finish(path);
+      return update;
+    }
+  } catch (error) {
+    if (!isOfTheBytes(error)) {
+      await update.undo(path);
+      throw error;
+    }
+  }
+  await update.undo(path);
+  return undefined;
+}
+
+/** Whether the bytes themselves are at fault, and not the way that they took. */
+function isOfTheBytes(error: unknown): boolean {
+  const code = errorCode(error) ?? '';
+  return /^FED_(UPDATE|PROTOCOL_FRAME|PROTOCOL_BLOB_DIGEST)/.test(code);
 }

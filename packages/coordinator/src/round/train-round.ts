@@ -14,12 +14,11 @@ import {
 import type { Fold } from '../aggregate/fold.ts';
 import { CoordinatorError } from '../errors.ts';
 import type { Member } from '../members/roster.ts';
-import { storageError } from '../run/atomic-file.ts';
+import { isStorageError, storageError } from '../run/atomic-file.ts';
 import type { AcceptedUpdate } from '../run/records.ts';
 import type { RunContext } from './context.ts';
-import { fileDigest } from './file-digest.ts';
 import { checkOffer } from './offer-checks.ts';
-import { pullUpdate } from './pull.ts';
+import { foldSpooled, pullUpdate } from './pull.ts';
 
 export interface TrainRoundPlan {
   readonly round: number;
@@ -216,19 +215,22 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
       const path = pathOf(member, digest);
       try {
         signal.throwIfAborted();
-        await pullUpdate({
+        const update = await pullUpdate({
           channel,
           ref: offer.update,
           path,
-          manifest,
+          fold,
+          facts: { name: member.name, numExamples: offer.numExamples, metrics: offer.metrics },
           signal,
           window,
           onProgress: () => {
             member.lastSeenAt = now();
           },
         });
-        if (closed) throw late(round);
-        await fold.add(path, { name: member.name, numExamples: offer.numExamples, metrics: offer.metrics });
+        if (closed) {
+          await update.undo(path);
+          throw late(round);
+        }
       } catch (error) {
         if (!isTransient(error, signal))
           for (const file of [path, `${path}.part`]) rmSync(file, { force: true });
@@ -241,7 +243,7 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
       void verdict(member, offer, undefined);
     } catch (error) {
       if (site.pull?.abort.signal !== signal) return;
-      if (isStorage(error)) {
+      if (isStorageError(error)) {
         settle?.reject(storageError(context.directory.paths.spool, error));
       } else if (isTransient(error, signal)) {
         if (site.state === 'pulling') site.state = 'pending';
@@ -369,7 +371,6 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
           site.pull?.abort.abort(context.signal.aborted ? new Error('the run was stopped') : late(round));
         }
         await Promise.all([...sites.values()].map((site) => site.pull?.done));
-        await fold.settled();
       }
     },
   };
@@ -382,8 +383,7 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
       if (!member || !site) continue;
       const path = pathOf(member, entry.digest);
       try {
-        if ((await fileDigest(path)) !== entry.digest) throw new Error('its bytes have changed');
-        await fold.add(path, entry);
+        if (!(await foldSpooled(fold, entry, path, entry.digest))) throw new Error('its bytes have changed');
         accepted.set(entry.name, entry);
         site.state = 'accepted';
       } catch (error) {
@@ -448,12 +448,6 @@ function isTransient(error: unknown, signal: AbortSignal): boolean {
     code.startsWith('FED_TRANSPORT_') ||
     code === 'FED_PROTOCOL_BLOB_UNKNOWN'
   );
-}
-
-/** An error of our own disk: the system's code, such as ENOSPC. */
-function isStorage(error: unknown): boolean {
-  const code = errorCode(error);
-  return code !== undefined && (!code.startsWith('FED_') || code === 'FED_RUN_STORAGE');
 }
 
 function text(error: unknown): string {

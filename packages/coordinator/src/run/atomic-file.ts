@@ -1,7 +1,7 @@
 /** Files that are either whole or absent, also after a power cut. */
 import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { crashPoint } from '@tributary/shared-protocol';
+import { crashPoint, errorCode } from '@tributary/shared-protocol';
 import { CoordinatorError } from '../errors.ts';
 
 /** How bytes reach the disk; tests put faults in. */
@@ -68,4 +68,10 @@ export function storageError(path: string, error: unknown): CoordinatorError {
     `${path} can't be written: ${why}. Nothing that was committed is lost: make room and start the same command again`,
     { cause: error },
   );
+}
+
+/** Whether our own disk is at fault: the system's code, such as ENOSPC, or what `storageError` made of it. */
+export function isStorageError(error: unknown): boolean {
+  const code = errorCode(error);
+  return code !== undefined && (!code.startsWith('FED_') || code === 'FED_RUN_STORAGE');
 }

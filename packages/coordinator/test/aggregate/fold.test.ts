@@ -8,7 +8,9 @@ import {
   MAX_TERM,
   readMeans,
 } from '../../src/aggregate/reproducible-sum.ts';
+import type { Fold } from '../../src/aggregate/fold.ts';
 import { createFold, type FedAvgOptions, fedAvg } from '../../src/index.ts';
+import type { UpdateFacts } from '../../src/strategy.ts';
 import { temporaryDir, tensor } from '../federation.ts';
 
 const options: FedAvgOptions = {
@@ -48,11 +50,24 @@ async function average(
   for (const { name, numExamples, values } of updates) {
     const path = join(dir, name);
     writeFileSync(path, encodeFrame([{ name: 'w', dtype: 'float32', shape: [values.length], data: values }]));
-    await fold.add(path, { name, numExamples, metrics: {} });
+    await add(fold, path, { name, numExamples, metrics: {} });
   }
   const weights = Float32Array.from(global);
   strategy.aggregateTrain({ tensors: [], numbers: {} }, [weights], fold.mean());
   return weights;
+}
+
+/** Folds a whole file in as it would come over a link, in pieces of a length that fits nothing. */
+async function add(fold: Fold, path: string, facts: UpdateFacts): Promise<void> {
+  const bytes = readFileSync(path);
+  const update = fold.begin(facts, bytes.length);
+  try {
+    for (let at = 0; at < bytes.length; at += 100_003) update.write(bytes.subarray(at, at + 100_003));
+    await update.finish(path);
+  } catch (error) {
+    await update.undo(path);
+    throw error;
+  }
 }
 
 describe('fedAvg', () => {
@@ -144,7 +159,7 @@ describe('fold', () => {
       good,
       encodeFrame([{ name: 'w', dtype: 'float32', shape: [300_000], data: values }, tensor('b', [1, 2])]),
     );
-    await fold.add(good, { name: 'good', numExamples: 7, metrics: {} });
+    await add(fold, good, { name: 'good', numExamples: 7, metrics: {} });
     const before = new Float64Array(300_002);
     fold.mean().read(0, before);
 
@@ -156,7 +171,7 @@ describe('fold', () => {
         tensor('b', [1, Number.NaN]),
       ]),
     );
-    await expect(fold.add(bad, { name: 'bad', numExamples: 3, metrics: {} })).rejects.toMatchObject({
+    await expect(add(fold, bad, { name: 'bad', numExamples: 3, metrics: {} })).rejects.toMatchObject({
       code: 'FED_UPDATE_NON_FINITE',
       message: expect.stringContaining('b holds NaN'),
     });
@@ -176,13 +191,13 @@ describe('fold', () => {
     );
     const good = join(temporaryDir(), 'good');
     writeFileSync(good, encodeFrame([tensor('a', [0.25]), tensor('b', [4])]));
-    await fold.add(good, { name: 'good', numExamples: 2, metrics: {} });
+    await add(fold, good, { name: 'good', numExamples: 2, metrics: {} });
     const lying = join(temporaryDir(), 'lying');
     const frame = encodeFrame([tensor('a', [1]), tensor('b', [2])]);
     // The last tensor's four bytes, before four of padding: 2 becomes another finite number.
     frame[frame.length - 8]! ^= 1;
     writeFileSync(lying, frame);
-    await expect(fold.add(lying, { name: 'lying', numExamples: 3, metrics: {} })).rejects.toMatchObject({
+    await expect(add(fold, lying, { name: 'lying', numExamples: 3, metrics: {} })).rejects.toMatchObject({
       code: 'FED_UPDATE_MANIFEST',
       message: expect.stringContaining('the bytes of b'),
     });
@@ -197,7 +212,7 @@ describe('fold', () => {
     const path = join(temporaryDir(), 'large');
     writeFileSync(path, encodeFrame([tensor('w', [1e9])]));
     const fold = createFold([{ name: 'w', shape: [1] }], fedAvg(options));
-    await expect(fold.add(path, { name: 'a', numExamples: 10, metrics: {} })).rejects.toMatchObject({
+    await expect(add(fold, path, { name: 'a', numExamples: 10, metrics: {} })).rejects.toMatchObject({
       code: 'FED_UPDATE_RANGE',
     });
     expect(fold.count).toBe(0);
