@@ -4,13 +4,12 @@ import {
   decodeFrame,
   decodeSafetensors,
   encodeFrame,
-  resealFrame,
   safetensorsParts,
   type Tensor,
 } from '@tributary/shared-protocol';
 import type { TensorShape } from './config/resolve.ts';
 import { CoordinatorError } from './errors.ts';
-import { type WriteFunction, writeFileAtomic } from './run/atomic-file.ts';
+import { writeFileAtomic } from './run/atomic-file.ts';
 import type { StrategyState } from './strategy.ts';
 
 /** Strategy tensors lie beside the weights under this prefix, which no layer's name starts with. */
@@ -29,14 +28,8 @@ export function globalModel(tensors: readonly Tensor[]): GlobalModel {
   return { frame, tensors: decodeFrame(frame, { verifyDigests: false }).tensors };
 }
 
-/** The model whose weights were changed in place: the same memory, its digests made true again. */
-export function resealedModel(model: GlobalModel): GlobalModel {
-  resealFrame(model.frame);
-  return model;
-}
-
 /**
- * Writes weights and strategy state, whole or not at all.
+ * Writes weights and strategy state, whole or not at all; they must not change until it resolves.
  *
  * @throws CoordinatorError FED_RUN_STORAGE
  */
@@ -48,14 +41,13 @@ export function writeCheckpoint(
     readonly state: StrategyState;
     readonly config: string;
   },
-  write?: WriteFunction,
-): void {
+): Promise<void> {
   const { round, tensors, state, config } = content;
   const parts = safetensorsParts(
     [...tensors, ...state.tensors.map((t) => ({ ...t, name: STATE_PREFIX + t.name }))],
     { round: String(round), config, strategy: JSON.stringify(state.numbers) },
   );
-  writeFileAtomic(path, parts, { crashName: 'coordinator:checkpoint', ...(write ? { write } : {}) });
+  return writeFileAtomic(path, parts, { crashName: 'coordinator:checkpoint' });
 }
 
 /**

@@ -20,7 +20,6 @@ import { hashSecret, newSecret } from './members/secrets.ts';
 import type { NewEvent, RunContext } from './round/context.ts';
 import { RoundFailed } from './round/train-round.ts';
 import { lastRound, loadCurrent, playRounds } from './rounds.ts';
-import type { WriteFunction } from './run/atomic-file.ts';
 import { openRunDirectory, type RunDirectory } from './run/directory.ts';
 import { openRunLog, type RunLog } from './run/log.ts';
 import { openMetricsFile } from './run/metrics-file.ts';
@@ -42,8 +41,6 @@ export interface CoordinatorOptions {
   readonly signal?: AbortSignal;
   /** Unix millis. @default Date.now */
   readonly now?: () => number;
-  /** How checkpoints reach the disk; tests put faults in. @default fs.writeSync */
-  readonly write?: WriteFunction;
 }
 
 export interface RunSummary {
@@ -94,11 +91,11 @@ const FAREWELL_MS = 10_000;
 export async function createCoordinator(options: CoordinatorOptions): Promise<Coordinator> {
   // The initial model must not live on in what is kept of the options.
   const { artifact, ...kept } = options;
-  const directory = openRunDirectory(options.runDir, options.federation, options.write);
+  const directory = await openRunDirectory(options.runDir, options.federation);
   let log: RunLog | undefined;
   try {
     const { paths } = directory;
-    log = openRunLog({
+    log = await openRunLog({
       path: paths.log,
       keyPath: paths.key,
       config: options.federation.digest,
@@ -149,7 +146,7 @@ async function start(
     },
   };
 
-  if (state.runId === '') beginRun(context, artifact, log.publicKey, strategy.init);
+  if (state.runId === '') await beginRun(context, artifact, log.publicKey, strategy.init);
   const resumed = log.records.some((r) => r.type === 'run-started');
   for (const record of state.members.values()) roster.enlist(record);
   const current = loadCurrent(context);
@@ -259,7 +256,7 @@ async function start(
     if (!isOver()) {
       context.record({ type: 'finished', round: lastRound(context), reason, message }, { durable: true });
       crashPoint('coordinator:after-finish-record');
-      directory.clearSpool(state.open?.round);
+      await directory.clearSpool(state.open?.round);
     }
     context.emit({
       type: 'finished',
@@ -353,12 +350,12 @@ async function start(
 }
 
 /** Writes the initial model and the first record of a fresh run. */
-function beginRun(
+async function beginRun(
   context: RunContext,
   artifact: ModelArtifact | undefined,
   publicKey: string,
   init: ReturnType<typeof createStrategy>['init'],
-): void {
+): Promise<void> {
   const { federation, directory } = context;
   if (!artifact) {
     throw new CoordinatorError(
@@ -374,12 +371,13 @@ function beginRun(
     );
   }
   const model = globalModel(artifact.weights);
-  writeCheckpoint(
-    directory.paths.checkpoint(0),
-    { round: 0, tensors: model.tensors, state: init(model.tensors), config: federation.digest },
-    directory.write,
-  );
-  const initial = createBlobShelf().addBytes(model.frame, 1024 * 1024).digest;
+  await writeCheckpoint(directory.paths.checkpoint(0), {
+    round: 0,
+    tensors: model.tensors,
+    state: init(model.tensors),
+    config: federation.digest,
+  });
+  const initial = (await createBlobShelf().addBytes(model.frame, 1024 * 1024)).digest;
   context.record(
     {
       type: 'run-started',

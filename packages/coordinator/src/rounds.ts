@@ -1,13 +1,12 @@
 /** The run itself: round after round from wherever the log says it stands, each committed before the next begins. */
 import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type BlobRef, type BlobShelf, crashPoint } from '@tributary/shared-protocol';
+import { type BlobRef, type BlobShelf, crashPoint, resealFrame } from '@tributary/shared-protocol';
 import { createFold, type Fold } from './aggregate/fold.ts';
 import {
   type GlobalModel,
   globalModel,
   readCheckpoint,
-  resealedModel,
   writeCheckpoint,
 } from './checkpoint.ts';
 import type { Desk, Phase } from './desk.ts';
@@ -43,17 +42,15 @@ export async function playRounds(options: RoundsOptions): Promise<'rounds' | 'ea
   if (shouldStop(context)) return 'early-stopping';
 
   for (let round = lastRound(context) + 1; round <= federation.rounds; round++) {
-    context.directory.clearSpool(round);
     published = await playRound(round);
     if (shouldStop(context)) return 'early-stopping';
   }
   return 'rounds';
 
   async function playRound(round: number): Promise<BlobRef> {
-    const startedAt = performance.now();
-    fold.clear();
     const open = state.open?.round === round ? state.open : await openRound(round);
-    const model = publish();
+    const startedAt = performance.now();
+    const model = await publish();
     if (open.base !== model.digest) {
       throw new CoordinatorError(
         'FED_RUN_CHECKPOINT',
@@ -69,11 +66,13 @@ export async function playRounds(options: RoundsOptions): Promise<'rounds' | 'ea
       modelBytes: model.bytes,
       deadlineAt,
     });
+    fold.clear();
     await training.restore();
     options.phase.training = training;
     options.phase.begin();
     try {
-      await training.run();
+      // The updates of the round before go while the new plans are at work.
+      await Promise.all([training.run(), context.directory.clearSpool(round)]);
     } finally {
       options.phase.training = undefined;
     }
@@ -83,14 +82,16 @@ export async function playRounds(options: RoundsOptions): Promise<'rounds' | 'ea
     const facts = [...training.accepted.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
     current = aggregate(options, current, fold);
     crashPoint('coordinator:after-aggregate');
-    writeCheckpoint(
-      context.directory.paths.checkpoint(round),
-      { round, tensors: current.model.tensors, state: current.state, config: federation.digest },
-      context.directory.write,
-    );
+    // The disk works while this thread hashes.
+    const written = writeCheckpoint(context.directory.paths.checkpoint(round), {
+      round,
+      tensors: current.model.tensors,
+      state: current.state,
+      config: federation.digest,
+    });
+    const [next] = await Promise.all([putOnOffer(), written]);
     crashPoint('coordinator:after-checkpoint');
 
-    const next = options.shelf.addBytes(current.model.frame, options.desk.chunkBytes());
     const evaluated = await evaluate(round, next, open.learningRate, facts);
     const measured = { siteMetrics: evaluated.sites, centralMetrics: evaluated.central ?? null };
     const commit: CommittedRound = {
@@ -121,16 +122,22 @@ export async function playRounds(options: RoundsOptions): Promise<'rounds' | 'ea
   }
 
   /** Puts the model that is committed on offer, once. */
-  function publish(): BlobRef {
-    published ??= options.shelf.addBytes(current.model.frame, options.desk.chunkBytes());
+  async function publish(): Promise<BlobRef> {
+    published ??= await putOnOffer();
     return published;
+  }
+
+  /** Makes the digests of a model that was changed in place true again, and offers it. */
+  async function putOnOffer(): Promise<BlobRef> {
+    await resealFrame(current.model.frame);
+    return await options.shelf.addBytes(current.model.frame, options.desk.chunkBytes());
   }
 
   async function openRound(round: number) {
     options.phase.begin();
     const ready = await waitForQuorum(context, round);
     const { cohort, learningRate } = strategy.configureTrain(current.state, { round, ready });
-    const model = publish();
+    const model = await publish();
     crashPoint('coordinator:before-round-record');
     const entry = { type: 'round-started', round, cohort, base: model.digest, learningRate } as const;
     context.record(entry);
@@ -194,7 +201,7 @@ export async function playRounds(options: RoundsOptions): Promise<'rounds' | 'ea
   }
 }
 
-/** Writes the new weights over the old frame, which is on offer no longer, and makes its digests true again. */
+/** Writes the new weights over the old frame, which is on offer no longer. */
 function aggregate(
   { context, strategy }: RoundsOptions,
   { model, state }: { readonly model: GlobalModel; readonly state: StrategyState },
@@ -203,7 +210,7 @@ function aggregate(
   const trained = new Set(context.manifest.map((t) => t.name));
   const weights = model.tensors.filter((t) => trained.has(t.name)).map((t) => t.data as Float32Array);
   const next = strategy.aggregateTrain(state, weights, fold.mean());
-  return { model: resealedModel(model), state: next };
+  return { model, state: next };
 }
 
 /** The model and strategy state after the last commit. */

@@ -3,12 +3,13 @@ import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { chunkCount, chunkLength, shortDigest } from './blobs.ts';
+import { sha256Patiently } from './digest.ts';
 import { ProtocolError } from './errors.ts';
 import type { BlobRef, MessageOf } from './messages.ts';
 
 export interface BlobShelf {
   /** Serves `bytes` without copying them: don't write to them until `remove`. A digest put twice is one blob. */
-  addBytes(bytes: Uint8Array, chunkBytes: number): BlobRef;
+  addBytes(bytes: Uint8Array, chunkBytes: number): Promise<BlobRef>;
   /** Serves a file by positioned reads, one chunk in memory at a time. It must stay as it is until `remove`. */
   addFile(path: string, chunkBytes: number): Promise<BlobRef>;
   /** Stops serving; an unknown digest is fine. */
@@ -32,9 +33,9 @@ const HASH_READ_BYTES = 1024 * 1024;
 export function createBlobShelf(): BlobShelf {
   const blobs = new Map<string, Blob>();
   return {
-    addBytes(bytes, chunkBytes) {
+    async addBytes(bytes, chunkBytes) {
       checkChunkBytes(chunkBytes);
-      const digest = createHash('sha256').update(bytes).digest('hex');
+      const digest = await sha256Patiently(bytes);
       const ref = { digest, bytes: bytes.byteLength, chunkBytes };
       blobs.set(digest, { ref, read: (offset, length) => bytes.subarray(offset, offset + length) });
       return ref;

@@ -4,7 +4,7 @@ export type { BlobSink, FileSinkOptions, MemorySink } from './blob-sinks.ts';
 export { openFileSink, openMemorySink } from './blob-sinks.ts';
 export type { FetchBlobOptions } from './blobs.ts';
 export { checkRef, chunkCount, chunkLength, fetchBlob, MAX_CHUNKS } from './blobs.ts';
-export { canonicalJson, sha256 } from './canonical-json.ts';
+export { canonicalJson, sha256 } from './digest.ts';
 export type {
   CallWithBodyOptions,
   Channel,

@@ -4,7 +4,7 @@
  * in memory is used in place. docs/protocol.md gives the byte offsets.
  */
 import { createHash } from 'node:crypto';
-import { sha256 } from './canonical-json.ts';
+import { sha256, sha256Patiently } from './digest.ts';
 import {
   areBools,
   assertLittleEndian,
@@ -104,18 +104,20 @@ export function encodeFrame(tensors: readonly Tensor[], meta: FrameMeta = {}): U
 
 /**
  * Makes `frame` true again after its tensors' bytes were changed in place: hashes each anew and writes the digests,
- * nothing else. The frame is then the one that encodeFrame would give. Throws as readFrameHeader does.
+ * nothing else. The frame is then the one that encodeFrame would give; it must not be used or changed until then.
+ * Rejects as readFrameHeader throws.
  */
-export function resealFrame(frame: Uint8Array): void {
+export async function resealFrame(frame: Uint8Array): Promise<void> {
   const { headerBytes, tensors, meta } = readFrameHeader(frame, frame.byteLength) ?? {
     headerBytes: 0,
     tensors: [],
     meta: {},
   };
-  const manifest = tensors.map(({ name, dtype, shape, offset, byteLength }) => {
-    const digest = sha256(frame.subarray(offset, offset + byteLength));
-    return { name, dtype, shape, offset: offset - headerBytes, byteLength, digest };
-  });
+  const manifest: unknown[] = [];
+  for (const { name, dtype, shape, offset, byteLength } of tensors) {
+    const digest = await sha256Patiently(frame.subarray(offset, offset + byteLength));
+    manifest.push({ name, dtype, shape, offset: offset - headerBytes, byteLength, digest });
+  }
   // Digests have one length, so the header keeps its own.
   const header = packPlain({ tensors: manifest, meta });
   frame.set(header, FRAME_PREAMBLE_BYTES);

@@ -20,7 +20,7 @@ describe('createBlobShelf', () => {
   test('addFile and addBytes: describe the same bytes alike', async () => {
     const shelf = createBlobShelf();
     expect(await shelf.addFile(path, 10)).toEqual({ digest: sha256(BYTES), bytes: 25, chunkBytes: 10 });
-    expect(shelf.addBytes(BYTES, 10)).toEqual(await shelf.addFile(path, 10));
+    expect(await shelf.addBytes(BYTES, 10)).toEqual(await shelf.addFile(path, 10));
   });
 
   test('answer: serves each chunk, the last one short, and nothing past it', async () => {
@@ -40,14 +40,14 @@ describe('createBlobShelf', () => {
 
   test('addBytes: serves views, not copies', async () => {
     const shelf = createBlobShelf();
-    const { digest } = shelf.addBytes(BYTES, 10);
+    const { digest } = await shelf.addBytes(BYTES, 10);
     const { body } = await shelf.answer({ type: 'chunk', digest, index: 1 });
     expect(body.buffer).toBe(BYTES.buffer);
   });
 
   test('remove: what was taken off is FED_PROTOCOL_BLOB_UNKNOWN', async () => {
     const shelf = createBlobShelf();
-    const { digest } = shelf.addBytes(BYTES, 10);
+    const { digest } = await shelf.addBytes(BYTES, 10);
     shelf.remove(digest);
     shelf.remove(digest);
     await expect(shelf.answer({ type: 'chunk', digest, index: 0 })).rejects.toMatchObject({

@@ -236,7 +236,7 @@ describe('elementCount and byteLengthOf', () => {
 });
 
 describe('resealFrame', () => {
-  test('gives the frame that encodeFrame gives for the changed values', () => {
+  test('gives the frame that encodeFrame gives for the changed values', async () => {
     const specs = [
       { name: 'kernel', dtype: 'float32', shape: [3] },
       { name: 'bias', dtype: 'float32', shape: [1] },
@@ -249,7 +249,7 @@ describe('resealFrame', () => {
     const frame = encode([[1, 2, 3], [4]]);
     const [kernel] = decodeFrame(frame).tensors;
     (kernel!.data as Float32Array).set([5, 6, 7]);
-    resealFrame(frame);
+    await resealFrame(frame);
     expect(frame).toEqual(encode([[5, 6, 7], [4]]));
   });
 });

@@ -47,7 +47,7 @@ export function describeBlobs(bench: () => Promise<Bench>): void {
     ): Promise<{ channel: Channel; server: Channel; ref: BlobRef; asked: number[] }> {
       const { near, far } = await (on ?? (await bench())).dial();
       const shelf = createBlobShelf();
-      const ref = shelf.addBytes(BLOB, CHUNK_BYTES);
+      const ref = await shelf.addBytes(BLOB, CHUNK_BYTES);
       const asked: number[] = [];
       const server = createChannel(far);
       server.handle(async (message) => {
@@ -70,7 +70,7 @@ export function describeBlobs(bench: () => Promise<Bench>): void {
 
     test('fetchBlob: an empty blob needs no chunk', async () => {
       const { near } = await (await bench()).dial();
-      const ref = createBlobShelf().addBytes(new Uint8Array(0), CHUNK_BYTES);
+      const ref = await createBlobShelf().addBytes(new Uint8Array(0), CHUNK_BYTES);
       await fetchBlob(createChannel(near), ref, openMemorySink(ref));
     });
 

@@ -172,7 +172,7 @@ export async function startScriptedWorker(options: ScriptedWorkerOptions): Promi
 
   async function offer(round: number, base: string, update: ScriptedUpdate): Promise<MessageOf<'receipt'>> {
     const frame = update.frame ?? encodeFrame(update.tensors ?? []);
-    const ref = { ...shelf.addBytes(frame, link.preferredChunkBytes), ...update.ref };
+    const ref = { ...(await shelf.addBytes(frame, link.preferredChunkBytes)), ...update.ref };
     const receipt = await channel.call(
       {
         type: 'offer',

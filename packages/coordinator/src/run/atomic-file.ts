@@ -1,42 +1,51 @@
 /** Files that are either whole or absent, also after a power cut. */
-import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, fsyncSync, openSync } from 'node:fs';
+import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { crashPoint, errorCode } from '@tributary/shared-protocol';
 import { CoordinatorError } from '../errors.ts';
 
-/** How bytes reach the disk; tests put faults in. */
-export type WriteFunction = (fd: number, bytes: Uint8Array) => number;
-
 /**
- * Writes to a temporary name, fsyncs, renames over `path`, fsyncs the directory. On failure `path` is as it was and
- * the temporary file is gone.
+ * Writes to a temporary name, fsyncs, renames over `path`, fsyncs the directory, all beside this thread: `parts` must
+ * stay as they are until it resolves. On failure `path` is as it was and the temporary file is gone.
  *
  * @throws CoordinatorError FED_RUN_STORAGE when the disk refuses (full, read-only, quota)
  */
-export function writeFileAtomic(
+export async function writeFileAtomic(
   path: string,
   parts: readonly Uint8Array[],
-  options: { readonly mode?: number; readonly crashName?: string; readonly write?: WriteFunction } = {},
-): void {
-  const write = options.write ?? writeSync;
+  options: { readonly mode?: number; readonly crashName?: string } = {},
+): Promise<void> {
   const temporary = `${path}.tmp`;
   try {
-    const fd = openSync(temporary, 'w', options.mode ?? 0o644);
+    const file = await open(temporary, 'w', options.mode ?? 0o644);
     try {
-      for (const part of parts) {
-        for (let at = 0; at < part.length; ) at += write(fd, part.subarray(at));
-      }
-      fsyncSync(fd);
+      await writeAll(file, parts);
+      await file.sync();
     } finally {
-      closeSync(fd);
+      await file.close();
     }
     if (options.crashName) crashPoint(`${options.crashName}-written`);
-    renameSync(temporary, path);
+    await rename(temporary, path);
     if (options.crashName) crashPoint(`${options.crashName}-renamed`);
     syncDirectory(dirname(path));
   } catch (error) {
-    rmSync(temporary, { force: true });
+    await rm(temporary, { force: true });
     throw storageError(path, error);
+  }
+}
+
+/** One call for all parts, and again for what the system did not take. */
+async function writeAll(file: FileHandle, parts: readonly Uint8Array[]): Promise<void> {
+  let left = parts.filter((part) => part.byteLength > 0);
+  while (left.length > 0) {
+    let { bytesWritten } = await file.writev(left);
+    const next = left.findIndex((part) => {
+      if (part.byteLength > bytesWritten) return true;
+      bytesWritten -= part.byteLength;
+      return false;
+    });
+    left = next < 0 ? [] : [left[next]!.subarray(bytesWritten), ...left.slice(next + 1)];
   }
 }
 

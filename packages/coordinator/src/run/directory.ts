@@ -1,10 +1,11 @@
 /** A run's folder: where each thing lies in it, and who has it open. */
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ResolvedFederation } from '../config/resolve.ts';
 import { CoordinatorError } from '../errors.ts';
 import { newSecret } from '../members/secrets.ts';
-import { type WriteFunction, writeFileAtomic } from './atomic-file.ts';
+import { writeFileAtomic } from './atomic-file.ts';
 import { takeLock } from './lock.ts';
 
 export interface RunPaths {
@@ -25,10 +26,8 @@ export interface RunDirectory {
   readonly paths: RunPaths;
   /** Lets `tributary status` and the like in; made once, kept with mode 0600. */
   readonly adminCredential: string;
-  /** Where checkpoints are written through; tests put faults in. */
-  readonly write: WriteFunction | undefined;
   /** Removes the updates of rounds that are over: all but those of `keepRound`. */
-  clearSpool(keepRound?: number): void;
+  clearSpool(keepRound?: number): Promise<void>;
   close(): void;
 }
 
@@ -56,27 +55,24 @@ export function runPaths(root: string): RunPaths {
  *
  * @throws CoordinatorError FED_RUN_LOCKED, FED_RUN_CONFIG_CHANGED, FED_RUN_STORAGE
  */
-export function openRunDirectory(
+export async function openRunDirectory(
   root: string,
   federation: ResolvedFederation,
-  write?: WriteFunction,
-): RunDirectory {
+): Promise<RunDirectory> {
   const paths = runPaths(root);
   for (const folder of [root, paths.checkpoints, paths.spool]) mkdirSync(folder, { recursive: true });
   const unlock = takeLock(paths.lock);
   try {
     if (existsSync(paths.federation)) checkSame(paths.federation, federation);
-    else writeFileAtomic(paths.federation, [Buffer.from(`${JSON.stringify(federation, undefined, 2)}\n`)]);
-    if (!existsSync(paths.admin)) writeFileAtomic(paths.admin, [Buffer.from(newSecret())], { mode: 0o600 });
+    else await writeFileAtomic(paths.federation, [Buffer.from(`${JSON.stringify(federation, undefined, 2)}\n`)]);
+    if (!existsSync(paths.admin)) await writeFileAtomic(paths.admin, [Buffer.from(newSecret())], { mode: 0o600 });
     return {
       paths,
       adminCredential: readFileSync(paths.admin, 'utf8').trim(),
-      write,
-      clearSpool(keepRound) {
+      async clearSpool(keepRound) {
         const keep = keepRound === undefined ? undefined : paths.roundSpool(keepRound);
-        for (const folder of foldersIn(paths.spool)) {
-          if (folder !== keep) rmSync(folder, { recursive: true, force: true });
-        }
+        const over = foldersIn(paths.spool).filter((folder) => folder !== keep);
+        await Promise.all(over.map((folder) => rm(folder, { recursive: true, force: true })));
       },
       close: unlock,
     };

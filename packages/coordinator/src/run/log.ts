@@ -58,15 +58,15 @@ const FIRST_PREV = '0'.repeat(64);
  *
  * @throws CoordinatorError FED_RUN_LOG_BROKEN, naming the line, when the chain or a signature does not hold
  */
-export function openRunLog(options: {
+export async function openRunLog(options: {
   path: string;
   keyPath: string;
   config: string;
   now?: () => number;
-}): RunLog {
+}): Promise<RunLog> {
   const { path, keyPath, config, now = Date.now } = options;
   const isNew = !existsSync(path);
-  const privateKey = openKey(keyPath, isNew);
+  const privateKey = await openKey(keyPath, isNew);
   const publicKey = createPublicKey(privateKey);
   const fd = openSync(path, 'a+', 0o644);
   let records: LogRecord[];
@@ -164,7 +164,7 @@ function check(line: string, prev: string, seq: number, publicKey: KeyObject): L
   return record;
 }
 
-function openKey(path: string, create: boolean): KeyObject {
+async function openKey(path: string, create: boolean): Promise<KeyObject> {
   if (existsSync(path)) return createPrivateKey(readFileSync(path));
   if (!create)
     throw new CoordinatorError(
@@ -172,7 +172,7 @@ function openKey(path: string, create: boolean): KeyObject {
       `${path} is missing: without its key the run's log can't go on`,
     );
   const { privateKey } = generateKeyPairSync('ed25519');
-  writeFileAtomic(path, [Buffer.from(privateKey.export({ type: 'pkcs8', format: 'pem' }))], { mode: 0o600 });
+  await writeFileAtomic(path, [Buffer.from(privateKey.export({ type: 'pkcs8', format: 'pem' }))], { mode: 0o600 });
   return privateKey;
 }
 

@@ -6,10 +6,10 @@ import { takeLock } from '../../src/run/lock.ts';
 import { openRunLog } from '../../src/run/log.ts';
 import { temporaryDir } from '../federation.ts';
 
-function twoRecords() {
+async function twoRecords() {
   const dir = temporaryDir();
   const options = { path: join(dir, 'log.jsonl'), keyPath: join(dir, 'log.key'), config: 'c' };
-  const log = openRunLog(options);
+  const log = await openRunLog(options);
   log.append({ type: 'invited', invite: 'i', uses: 1, expiresAt: 1 }, { durable: true });
   log.append({ type: 'run-resumed', round: 3, repairedBytes: 0 });
   log.close();
@@ -17,18 +17,18 @@ function twoRecords() {
 }
 
 describe('the log', () => {
-  it('can be read back and verified with the public key, and its key is private', () => {
-    const { options, publicKey } = twoRecords();
+  it('can be read back and verified with the public key, and its key is private', async () => {
+    const { options, publicKey } = await twoRecords();
     expect(verifyRunLog(options.path, publicKey).map((r) => r.type)).toEqual(['invited', 'run-resumed']);
     expect(statSync(options.keyPath).mode & 0o777).toBe(0o600);
   });
 
   it.each(['{"type":"comm', '{"type":"comm\n', '\0\0\0'])(
     'cuts off a torn last line %j and goes on',
-    (torn) => {
-      const { options, publicKey } = twoRecords();
+    async (torn) => {
+      const { options, publicKey } = await twoRecords();
       appendFileSync(options.path, torn);
-      const log = openRunLog(options);
+      const log = await openRunLog(options);
       expect(log.repairedBytes).toBe(torn.length);
       log.append({ type: 'run-resumed', round: 4, repairedBytes: torn.length });
       log.close();
@@ -52,10 +52,10 @@ describe('the log', () => {
       (text: string) => text.replace(/"sig":"..../, '"sig":"AAAA'),
       'line 1: has a signature that is not of this run',
     ],
-  ])('refuses %s', (_what, change, message) => {
-    const { options } = twoRecords();
+  ])('refuses %s', async (_what, change, message) => {
+    const { options } = await twoRecords();
     writeFileSync(options.path, change(readFileSync(options.path, 'utf8')));
-    expect(() => openRunLog(options)).toThrow(message);
+    await expect(openRunLog(options)).rejects.toThrow(message);
   });
 });
 

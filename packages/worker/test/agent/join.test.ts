@@ -119,14 +119,14 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
   test('trains a plan, hands the update over, evaluates, and ends on goodbye', async () => {
     const agent = startAgent();
     await coordinator.received('ready');
-    const model = coordinator.addModel(MODEL);
+    const model = await coordinator.addModel(MODEL);
     await coordinator.plan({ model });
     await agent.seen('accepted');
     expect([...coordinator.updates.values()]).toEqual([updateOf(MODEL, 1)]);
     const offer = await coordinator.received('offer');
     // The fake's NaN metric is left out: the wire has no NaN.
     expect(offer).toMatchObject({ round: 1, base: model.digest, numExamples: 10, metrics: { loss: 0.25 } });
-    await coordinator.plan({ model: coordinator.addModel(NEXT_MODEL), task: 'evaluate' });
+    await coordinator.plan({ model: await coordinator.addModel(NEXT_MODEL), task: 'evaluate' });
     expect(await coordinator.received('evaluation')).toMatchObject({ round: 1, metrics: { accuracy: 200 } });
     await agent.seen('evaluated');
     await coordinator.goodbye();
@@ -216,7 +216,7 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
     coordinator.on.offer = () => new Promise(() => undefined);
     const agent = startAgent();
     await coordinator.received('ready');
-    await coordinator.plan({ model: coordinator.addModel(MODEL) });
+    await coordinator.plan({ model: await coordinator.addModel(MODEL) });
     await agent.seen('spooled');
     delete coordinator.on.offer;
     await coordinator.drop();
@@ -231,7 +231,7 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
     const stop = new AbortController();
     const first = startAgent({ signal: stop.signal });
     await coordinator.received('ready');
-    await coordinator.plan({ model: coordinator.addModel(MODEL) });
+    await coordinator.plan({ model: await coordinator.addModel(MODEL) });
     await coordinator.received('offer');
     stop.abort();
     await first.done;
@@ -251,7 +251,7 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
     });
     const agent = startAgent();
     await coordinator.received('ready');
-    await coordinator.plan({ model: coordinator.addModel(MODEL) });
+    await coordinator.plan({ model: await coordinator.addModel(MODEL) });
     if (decision === 'have') await agent.seen('accepted');
     else {
       expect(await agent.seen('refused')).toMatchObject({
@@ -271,7 +271,7 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
     });
     const agent = startAgent();
     await coordinator.received('ready');
-    const model = coordinator.addModel(MODEL);
+    const model = await coordinator.addModel(MODEL);
     await coordinator.plan({ model });
     await agent.seen('log');
     delete coordinator.on.offer;
@@ -299,7 +299,7 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
     };
     const agent = startAgent();
     await coordinator.received('ready');
-    await coordinator.plan({ model: coordinator.addModel(MODEL) });
+    await coordinator.plan({ model: await coordinator.addModel(MODEL) });
     expect(await agent.seen('refused')).toMatchObject({ code: 'FED_UPDATE_NON_FINITE', reason: 'NaN' });
     await coordinator.goodbye();
     expect(await agent.done).toMatchObject({ updatesAccepted: 0, updatesRefused: 1 });
@@ -314,7 +314,7 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
     coordinator.on.offer = () => new Promise(() => undefined);
     const agent = startAgent();
     await coordinator.received('ready');
-    const model = coordinator.addModel(MODEL);
+    const model = await coordinator.addModel(MODEL);
     await coordinator.plan({ model });
     await agent.seen('training');
     await coordinator.plan({ model });
@@ -332,9 +332,9 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
         : new Promise((_, reject) => signal?.addEventListener('abort', () => reject(signal.reason)));
     const agent = startAgent();
     await coordinator.received('ready');
-    await coordinator.plan({ model: coordinator.addModel(MODEL), round: 1 });
+    await coordinator.plan({ model: await coordinator.addModel(MODEL), round: 1 });
     await agent.seen('training');
-    await coordinator.plan({ model: coordinator.addModel(NEXT_MODEL), round: 2 });
+    await coordinator.plan({ model: await coordinator.addModel(NEXT_MODEL), round: 2 });
     expect(await agent.seen('abandoned')).toMatchObject({ task: 'train', round: 1 });
     await agent.seen('accepted');
     expect([...coordinator.updates.values()]).toEqual([updateOf(NEXT_MODEL, 2)]);
@@ -344,7 +344,7 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
   test('fetches a model once for its evaluation and the next round, and keeps the last two', async () => {
     const agent = startAgent();
     await coordinator.received('ready');
-    const models = [MODEL, NEXT_MODEL, MODEL.slice(0, 100)].map((bytes) => coordinator.addModel(bytes));
+    const models = await Promise.all([MODEL, NEXT_MODEL, MODEL.slice(0, 100)].map((bytes) => coordinator.addModel(bytes)));
     for (const [i, model] of models.entries()) {
       await coordinator.plan({ model, round: i + 1, task: 'evaluate' });
       await agent.seen('evaluated', i + 1);
@@ -361,7 +361,7 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
     let dropped = false;
     const agent = startAgent();
     await coordinator.received('ready');
-    const model = coordinator.addModel(MODEL);
+    const model = await coordinator.addModel(MODEL);
     const shelf = coordinator.shelf;
     coordinator.on.chunk = async (message) => {
       if (message.index === 2 && !dropped) {
@@ -382,14 +382,14 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
   test('fetches as the repeated plan says when a restarted coordinator cuts other chunks', async () => {
     const agent = startAgent();
     await coordinator.received('ready');
-    const model = coordinator.addModel(MODEL);
+    const model = await coordinator.addModel(MODEL);
     coordinator.on.chunk = () => new Promise(() => undefined);
     await coordinator.plan({ model });
     await agent.seen('planned');
     await coordinator.drop();
     await coordinator.received('ready', 2);
     delete coordinator.on.chunk;
-    const recut = coordinator.shelf.addBytes(MODEL, 48);
+    const recut = await coordinator.shelf.addBytes(MODEL, 48);
     expect(recut.digest).toBe(model.digest);
     await coordinator.plan({ model: recut });
     await agent.seen('accepted');
@@ -399,11 +399,11 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
   test('waits for the plan again when a restarted coordinator has not put the model out yet', async () => {
     const agent = startAgent();
     await coordinator.received('ready');
-    const model = coordinator.addModel(MODEL);
+    const model = await coordinator.addModel(MODEL);
     coordinator.shelf.remove(model.digest);
     await coordinator.plan({ model });
     expect((await agent.seen('log')).message).toContain('not on offer');
-    coordinator.addModel(MODEL);
+    await coordinator.addModel(MODEL);
     await coordinator.plan({ model });
     await agent.seen('accepted');
     expect(coordinator.count('failure')).toBe(0);
@@ -416,7 +416,7 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
     };
     const agent = startAgent();
     await coordinator.received('ready');
-    await coordinator.plan({ model: coordinator.addModel(MODEL) });
+    await coordinator.plan({ model: await coordinator.addModel(MODEL) });
     await agent.seen('accepted');
     expect(await agent.seen('trainer-crashed')).toMatchObject({ attempt: 1, attempts: 3 });
     expect(trainer.starts).toBe(2);
@@ -431,14 +431,14 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
     };
     const agent = startAgent();
     await coordinator.received('ready');
-    await coordinator.plan({ model: coordinator.addModel(MODEL), round: 1 });
+    await coordinator.plan({ model: await coordinator.addModel(MODEL), round: 1 });
     expect(await coordinator.received('failure')).toMatchObject({
       task: 'train',
       round: 1,
       code: 'FED_TRAINER_CRASHED',
     });
     expect(trainer.trained).toEqual([1, 1, 1]);
-    await coordinator.plan({ model: coordinator.addModel(NEXT_MODEL), round: 2 });
+    await coordinator.plan({ model: await coordinator.addModel(NEXT_MODEL), round: 2 });
     await agent.seen('accepted');
   });
 
@@ -448,7 +448,7 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
     };
     startAgent();
     await coordinator.received('ready');
-    await coordinator.plan({ model: coordinator.addModel(MODEL) });
+    await coordinator.plan({ model: await coordinator.addModel(MODEL) });
     expect(await coordinator.received('failure')).toMatchObject({
       code: 'FED_DATA_EMPTY',
       reason: 'the shard is empty',
@@ -460,7 +460,7 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
     const agent = startAgent();
     await coordinator.received('ready');
     trainer.crash();
-    await coordinator.plan({ model: coordinator.addModel(MODEL) });
+    await coordinator.plan({ model: await coordinator.addModel(MODEL) });
     await agent.seen('accepted');
     expect(trainer.starts).toBe(2);
   });
@@ -476,7 +476,7 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
       });
     const agent = startAgent();
     await coordinator.received('ready');
-    await coordinator.plan({ model: coordinator.addModel(MODEL), round: 3 });
+    await coordinator.plan({ model: await coordinator.addModel(MODEL), round: 3 });
     await agent.seen('training');
     const before = coordinator.count('heartbeat');
     expect(await coordinator.received('heartbeat', before + 3)).toMatchObject({

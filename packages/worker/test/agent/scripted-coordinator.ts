@@ -34,7 +34,7 @@ export interface ScriptedCoordinator {
   received<T extends MessageType>(type: T, count?: number): Promise<MessageOf<T>>;
   count(type: MessageType): number;
   /** Puts a model on the shelf. */
-  addModel(bytes: Uint8Array): BlobRef;
+  addModel(bytes: Uint8Array): Promise<BlobRef>;
   plan(plan: Partial<MessageOf<'plan'>> & { model: BlobRef }): Promise<void>;
   goodbye(code?: string, reason?: string): Promise<void>;
   /** Closes the present link. */
