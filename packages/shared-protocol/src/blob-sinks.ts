@@ -62,7 +62,8 @@ export async function openFileSink(
     // A part file longer than the blob is of another one; its length says so, its bytes needn't be read.
     const keep = size > ref.bytes ? 0 : size === ref.bytes ? size : size - (size % ref.chunkBytes);
     await readPrefix(file, keep, see);
-    await file.truncate(keep);
+    // Truncated to nothing, ext4 would flush the file when it is closed; the spool need never reach the disk.
+    if (keep < size) await file.truncate(keep);
     resumeAtChunk = Math.ceil(keep / ref.chunkBytes);
   } catch (error) {
     await file.close();
