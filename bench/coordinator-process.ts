@@ -10,7 +10,7 @@ import {
 } from '@tributary/coordinator';
 import { decodeInvite } from '@tributary/shared-protocol';
 import { parameters } from './model.ts';
-import { party, peakMemoryMiB } from './processes.ts';
+import { party, peakMemoryMiB } from './party.ts';
 import { createTransport } from './transport.ts';
 
 const { setup, send, on } = party<{ params: number; workers: number; rounds: number; tls: boolean }>();

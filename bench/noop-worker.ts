@@ -7,7 +7,7 @@ import {
   type MessageOf,
   PROTOCOL_VERSION,
 } from '@tributary/shared-protocol';
-import { party } from './processes.ts';
+import { party } from './party.ts';
 import { createTransport } from './transport.ts';
 
 const { setup } = party<{

@@ -1,7 +1,12 @@
-/** Benchmarks run every party in a process of its own, so that memory and processor time are the party's alone. */
+/**
+ * Benchmarks run every party in a process of its own, so that memory and processor time are the party's alone, and from
+ * a bundle, as built software runs: a compiler in the process would be measured too.
+ */
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
+import { rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { bundlePrograms } from '@tributary/testkit/bundle';
 
 export interface Party {
   readonly child: ChildProcess;
@@ -11,10 +16,17 @@ export interface Party {
   stop(): Promise<void>;
 }
 
+const PARTIES = ['coordinator-process', 'noop-worker', 'raw-server', 'raw-client'];
+const bundle = await bundlePrograms(
+  PARTIES.map((name) => new URL(`./${name}.ts`, import.meta.url)),
+  new URL('../node_modules/', import.meta.url),
+);
+process.once('exit', () => rmSync(bundle.folder, { recursive: true, force: true }));
+
 /** Starts `bench/<name>.ts` with a JSON-able setup as its argument. */
 export function startParty(name: string, setup: unknown): Party {
-  const child = fork(fileURLToPath(new URL(`./${name}.ts`, import.meta.url)), [JSON.stringify(setup)], {
-    execArgv: process.execArgv,
+  const child = fork(fileURLToPath(bundle.program(name)), [JSON.stringify(setup)], {
+    execArgv: [],
     serialization: 'advanced',
   });
   const waiting = new Map<string, ((value: unknown) => void)[]>();
@@ -48,28 +60,6 @@ export function startParty(name: string, setup: unknown): Party {
       await gone;
     },
   };
-}
-
-/** The party's side: its setup, and messages to and from the harness. */
-export function party<Setup>(): {
-  setup: Setup;
-  send: (type: string, value?: unknown) => void;
-  on: (type: string, handler: (value: unknown) => void) => void;
-} {
-  process.on('disconnect', () => process.exit(0));
-  return {
-    setup: JSON.parse(process.argv[2] ?? '{}') as Setup,
-    send: (type, value) => void process.send?.({ type, value }),
-    on: (type, handler) =>
-      void process.on('message', (message: { type: string; value: unknown }) => {
-        if (message.type === type) handler(message.value);
-      }),
-  };
-}
-
-/** Peak resident memory of this process so far, in MiB. */
-export function peakMemoryMiB(): number {
-  return process.resourceUsage().maxRSS / 1024;
 }
 
 export function median(values: readonly number[]): number {

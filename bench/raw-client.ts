@@ -1,6 +1,6 @@
 /** Downloads the bytes chunk by chunk, then uploads as many: four requests in flight, as our blobs do. */
 
-import { party } from './processes.ts';
+import { party } from './party.ts';
 import { createTransport } from './transport.ts';
 
 const { setup } = party<{ url: string; fingerprint?: string; bytes: number; tls: boolean }>();

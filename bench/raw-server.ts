@@ -1,6 +1,6 @@
 /** The yardstick: the same bytes down and up over the same links, with nothing in between. */
 
-import { party } from './processes.ts';
+import { party } from './party.ts';
 import { createTransport } from './transport.ts';
 
 const { setup, send, on } = party<{ bytes: number; workers: number; tls: boolean }>();

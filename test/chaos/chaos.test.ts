@@ -6,9 +6,9 @@ import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { type Bundle, bundlePrograms } from '@tributary/testkit/bundle';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { shapesConfig, writeFederation } from '../e2e/federation.ts';
-import { bundlePrograms, type Programs } from './bundle.ts';
 import {
   type ChaosEvent,
   type ChaosOptions,
@@ -123,7 +123,7 @@ const ROUNDS = 2;
 const LANES = 3;
 
 let root: string;
-let programs: Programs;
+let programs: Bundle;
 let options: ChaosOptions;
 let undisturbed: Promise<Outcome>;
 let undisturbedTrainer: Promise<Outcome>;
@@ -134,7 +134,12 @@ beforeAll(async () => {
   root = await mkdtemp(join(tmpdir(), 'tributary-chaos-'));
   const config = shapesConfig({ deadlines: { ...shapesConfig().deadlines, heartbeatSeconds: 1 } });
   const shared = await writeFederation(root, { config });
-  programs = await bundlePrograms();
+  programs = await bundlePrograms(
+    ['coordinator-process', 'worker-process'].map((name) => new URL(`../e2e/${name}.ts`, import.meta.url)),
+    // Where the one module that stays outside is found.
+    new URL('../../packages/worker/node_modules/', import.meta.url),
+    ['sharp'],
+  );
   options = { root, programs, shared, sites: FAST_SITES, rounds: ROUNDS };
   undisturbed = inLane(() => playWithKills('undisturbed', options));
   undisturbedTrainer = inLane(() =>
@@ -144,7 +149,7 @@ beforeAll(async () => {
   undisturbedTrainer.catch(() => undefined);
 }, 60_000);
 afterAll(async () => {
-  await programs.remove();
+  await rm(programs.folder, { recursive: true, force: true });
   await rm(root, { recursive: true, force: true });
 });
 

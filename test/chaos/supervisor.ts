@@ -6,12 +6,12 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { runPaths } from '@tributary/coordinator';
 import { type RunEvent, sha256 } from '@tributary/shared-protocol';
+import type { Bundle } from '@tributary/testkit/bundle';
 import type { WorkerEvent } from '@tributary/worker';
 import type { CoordinatorSetup } from '../e2e/coordinator-process.ts';
 import { freePort } from '../e2e/federation.ts';
 import { type Party, startParty } from '../e2e/processes.ts';
 import type { WorkerSetup } from '../e2e/worker-process.ts';
-import type { Programs } from './bundle.ts';
 
 export const FAST_SITES = { harbour: 'fake', island: 'fake' } as const;
 /** One site trains in earnest, in its trainer process. */
@@ -46,7 +46,7 @@ export interface Outcome {
 
 export interface ChaosOptions {
   readonly root: string;
-  readonly programs: Programs;
+  readonly programs: Bundle;
   readonly shared: Omit<CoordinatorSetup, 'runDir' | 'port'>;
   readonly sites: Sites;
   readonly rounds: number;
@@ -168,9 +168,9 @@ export async function playWithKills(label: string, options: ChaosOptions): Promi
 }
 
 function programOf(name: Name, { programs, sites }: ChaosOptions): string | URL {
-  if (name === 'coordinator') return programs.coordinator;
+  if (name === 'coordinator') return programs.program('coordinator-process');
   // A trainer process is started from the sources, so its agent is, too.
-  return sites[name] === 'real' ? './worker-process.ts' : programs.worker;
+  return sites[name] === 'real' ? './worker-process.ts' : programs.program('worker-process');
 }
 
 function lastError(events: readonly ChaosEvent[]): string | undefined {

@@ -3,12 +3,7 @@ import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type BlobRef, type BlobShelf, crashPoint, resealFrame } from '@tributary/shared-protocol';
 import { createFold, type Fold } from './aggregate/fold.ts';
-import {
-  type GlobalModel,
-  globalModel,
-  readCheckpoint,
-  writeCheckpoint,
-} from './checkpoint.ts';
+import { type GlobalModel, globalModel, readCheckpoint, writeCheckpoint } from './checkpoint.ts';
 import type { Desk, Phase } from './desk.ts';
 import { CoordinatorError } from './errors.ts';
 import { improves, weightedMetrics } from './metrics.ts';

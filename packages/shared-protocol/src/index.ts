@@ -4,7 +4,6 @@ export type { BlobSink, FileSinkOptions, MemorySink } from './blob-sinks.ts';
 export { openFileSink, openMemorySink } from './blob-sinks.ts';
 export type { FetchBlobOptions } from './blobs.ts';
 export { checkRef, chunkCount, chunkLength, fetchBlob, MAX_CHUNKS } from './blobs.ts';
-export { canonicalJson, sha256 } from './digest.ts';
 export type {
   CallWithBodyOptions,
   Channel,
@@ -14,6 +13,7 @@ export type {
 } from './channel.ts';
 export { createChannel } from './channel.ts';
 export { crashPoint } from './crash-point.ts';
+export { canonicalJson, sha256 } from './digest.ts';
 export type { DType, Tensor, TensorData, TensorSpec } from './dtypes.ts';
 export { byteLengthOf, DTYPES, elementBytes, elementCount, isDType, tensorBytes } from './dtypes.ts';
 export type { ProtocolVersion } from './envelope.ts';

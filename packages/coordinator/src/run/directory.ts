@@ -55,17 +55,16 @@ export function runPaths(root: string): RunPaths {
  *
  * @throws CoordinatorError FED_RUN_LOCKED, FED_RUN_CONFIG_CHANGED, FED_RUN_STORAGE
  */
-export async function openRunDirectory(
-  root: string,
-  federation: ResolvedFederation,
-): Promise<RunDirectory> {
+export async function openRunDirectory(root: string, federation: ResolvedFederation): Promise<RunDirectory> {
   const paths = runPaths(root);
   for (const folder of [root, paths.checkpoints, paths.spool]) mkdirSync(folder, { recursive: true });
   const unlock = takeLock(paths.lock);
   try {
     if (existsSync(paths.federation)) checkSame(paths.federation, federation);
-    else await writeFileAtomic(paths.federation, [Buffer.from(`${JSON.stringify(federation, undefined, 2)}\n`)]);
-    if (!existsSync(paths.admin)) await writeFileAtomic(paths.admin, [Buffer.from(newSecret())], { mode: 0o600 });
+    else
+      await writeFileAtomic(paths.federation, [Buffer.from(`${JSON.stringify(federation, undefined, 2)}\n`)]);
+    if (!existsSync(paths.admin))
+      await writeFileAtomic(paths.admin, [Buffer.from(newSecret())], { mode: 0o600 });
     return {
       paths,
       adminCredential: readFileSync(paths.admin, 'utf8').trim(),

@@ -172,7 +172,9 @@ async function openKey(path: string, create: boolean): Promise<KeyObject> {
       `${path} is missing: without its key the run's log can't go on`,
     );
   const { privateKey } = generateKeyPairSync('ed25519');
-  await writeFileAtomic(path, [Buffer.from(privateKey.export({ type: 'pkcs8', format: 'pem' }))], { mode: 0o600 });
+  await writeFileAtomic(path, [Buffer.from(privateKey.export({ type: 'pkcs8', format: 'pem' }))], {
+    mode: 0o600,
+  });
   return privateKey;
 }
 

@@ -2,13 +2,13 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { encodeFrame, sha256 } from '@tributary/shared-protocol';
 import { describe, expect, it } from 'vitest';
+import type { Fold } from '../../src/aggregate/fold.ts';
 import {
   addTerms,
   createReproducibleSum,
   MAX_TERM,
   readMeans,
 } from '../../src/aggregate/reproducible-sum.ts';
-import type { Fold } from '../../src/aggregate/fold.ts';
 import { createFold, type FedAvgOptions, fedAvg } from '../../src/index.ts';
 import type { UpdateFacts } from '../../src/strategy.ts';
 import { temporaryDir, tensor } from '../federation.ts';

@@ -344,7 +344,9 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
   test('fetches a model once for its evaluation and the next round, and keeps the last two', async () => {
     const agent = startAgent();
     await coordinator.received('ready');
-    const models = await Promise.all([MODEL, NEXT_MODEL, MODEL.slice(0, 100)].map((bytes) => coordinator.addModel(bytes)));
+    const models = await Promise.all(
+      [MODEL, NEXT_MODEL, MODEL.slice(0, 100)].map((bytes) => coordinator.addModel(bytes)),
+    );
     for (const [i, model] of models.entries()) {
       await coordinator.plan({ model, round: i + 1, task: 'evaluate' });
       await agent.seen('evaluated', i + 1);
