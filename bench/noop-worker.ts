@@ -1,4 +1,8 @@
-/** A worker that trains nothing: it fetches the global model, keeps none of it, and offers an update that it had ready. */
+/**
+ * A worker that trains nothing: it fetches the global model, keeps none of it, and offers an update that it has ready
+ * in memory, as the raw client has its bytes.
+ */
+import { readFileSync } from 'node:fs';
 import {
   type BlobSink,
   createBlobShelf,
@@ -22,7 +26,7 @@ const pin = setup.invite.fingerprint === undefined ? {} : { fingerprint: setup.i
 const link = await transport.connect(setup.invite.url, pin);
 const channel = createChannel(link);
 const shelf = createBlobShelf();
-const update = await shelf.addFile(setup.updateFile, link.preferredChunkBytes);
+const update = await shelf.addBytes(readFileSync(setup.updateFile), link.preferredChunkBytes);
 const discard: BlobSink = { resumeAtChunk: 0, write() {}, async finish() {} };
 
 channel.handle(async (message) => {

@@ -4,7 +4,6 @@
  */
 import { createHash, X509Certificate } from 'node:crypto';
 import { isIP } from 'node:net';
-import { generate } from 'selfsigned';
 
 export interface Certificate {
   /** PEM, PKCS #8; keep it readable by its owner only. */
@@ -31,6 +30,8 @@ export async function createCertificate(hosts: readonly string[]): Promise<Certi
   notBeforeDate.setUTCDate(notBeforeDate.getUTCDate() - BACKDATED_DAYS);
   const notAfterDate = new Date();
   notAfterDate.setUTCFullYear(notAfterDate.getUTCFullYear() + VALID_YEARS);
+  // Loaded only here: it is needed once in a run's life, and is larger than all else that this package imports.
+  const { generate } = await import('selfsigned');
   const { private: key, cert } = await generate([{ name: 'commonName', value: first }], {
     keyType: 'ec',
     curve: 'P-256',

@@ -1,7 +1,7 @@
 /**
  * Reads an update as its bytes come in: its header is judged as soon as it is here, each tensor's SHA-256 at the
- * tensor's end, and the values are handed on in small blocks that are still in the processor's cache. What an update
- * costs in memory is one block, whatever its size.
+ * tensor's end, and the values are handed on in small blocks that are still in the processor's cache: views of what
+ * came where it is aligned, copies into one block elsewhere.
  */
 import { createHash } from 'node:crypto';
 import { open } from 'node:fs/promises';
@@ -62,10 +62,8 @@ export function createUpdateReader(
     return rest;
   }
 
-  function flush(name: string): void {
-    hash.update(blockBytes.subarray(0, filled));
-    const values = block.subarray(0, filled / 4);
-    filled = 0;
+  function handOn(values: Float32Array, bytes: Uint8Array, name: string): void {
+    hash.update(bytes);
     take(values, at, name);
     at += values.length;
   }
@@ -103,11 +101,19 @@ export function createUpdateReader(
         }
         const left = tensor.offset + tensor.byteLength - position;
         const count = Math.min(rest.length, left, blockBytes.length - filled);
-        blockBytes.set(rest.subarray(0, count), filled);
-        filled += count;
+        const piece = rest.subarray(0, count);
         position += count;
         rest = rest.subarray(count);
-        if (filled === blockBytes.length || count === left) flush(tensor.name);
+        if (filled === 0 && count % 4 === 0 && piece.byteOffset % 4 === 0) {
+          handOn(new Float32Array(piece.buffer, piece.byteOffset, count / 4), piece, tensor.name);
+        } else {
+          blockBytes.set(piece, filled);
+          filled += count;
+          if (filled === blockBytes.length || count === left) {
+            handOn(block.subarray(0, filled / 4), blockBytes.subarray(0, filled), tensor.name);
+            filled = 0;
+          }
+        }
         if (count < left) continue;
         endTensor(header);
         skipEmpty(header);

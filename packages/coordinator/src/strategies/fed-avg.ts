@@ -17,8 +17,8 @@ export interface FedAvgOptions {
   readonly updateClippingNorm?: number | undefined;
 }
 
-/** Parameters handled at a time when the mean is applied: a block of float64 that stays in the cache. */
-const BLOCK = 16_384;
+/** Parameters handled at a time when the mean is applied: 16 KiB of float64, which stay in the fastest cache. */
+const BLOCK = 2048;
 
 export function fedAvg(options: FedAvgOptions): StreamingStrategy {
   return {
