@@ -12,5 +12,7 @@ export default defineConfig({
     pool: 'forks',
     maxWorkers: 2,
     testTimeout: 30_000,
+    // A busy machine may take long to read the digits; no time decides a test.
+    hookTimeout: 120_000,
   },
 });

@@ -39,7 +39,12 @@ async function test() {
   if (!existsSync(results)) return code || 1;
   const report = JSON.parse(readFileSync(results, 'utf8'));
   const skipped = report.numPendingTests + report.numTodoTests;
-  console.log(`${report.numPassedTests} passed, ${report.numFailedTests} failed, ${skipped} skipped`);
+  // A file that fails before its first test (an import, a hook) has no failed test of its own.
+  const broken = report.testResults.filter(
+    ({ status, assertionResults }) =>
+      status === 'failed' && !assertionResults.some((one) => one.status === 'failed'),
+  ).length;
+  console.log(`${report.numPassedTests} passed, ${report.numFailedTests + broken} failed, ${skipped} skipped`);
   return code;
 }
 

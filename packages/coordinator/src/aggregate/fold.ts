@@ -62,7 +62,8 @@ export function createFold(manifest: readonly TensorShape[], strategy: Streaming
     if (weights.size + halfway >= MAX_TERMS) {
       throw new CoordinatorError('FED_UPDATE_COUNT', `a round takes ${MAX_TERMS} updates at most`);
     }
-    const sums = (sum ??= createReproducibleSum(length));
+    sum ??= createReproducibleSum(length);
+    const sums = sum;
     const weight = strategy.weigh(facts);
     /** Parameters that are in the sums, and what each was multiplied by. */
     let folded = 0;
