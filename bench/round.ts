@@ -4,8 +4,9 @@
  * run is left out: connections and the compiler warm up in it.
  */
 import { parseArgs } from 'node:util';
+import { median } from './median.ts';
 import { withUpdateFile } from './model.ts';
-import { median, startParty } from './processes.ts';
+import { startParty } from './processes.ts';
 
 interface Case {
   readonly params: number;

@@ -1,0 +1,73 @@
+/** Our side of `bench -- local-training`: one network on one engine, a line in, a JSON line out. */
+import { createInterface } from 'node:readline';
+import { type EngineName, loadEngine, tf } from '@tributary/engine';
+import { buildModel } from '@tributary/models';
+
+const BATCH = 32;
+const { network, engine, threads } = JSON.parse(process.argv[2] ?? '{}') as {
+  network: string;
+  engine: EngineName;
+  threads: number;
+};
+
+const loaded = await loadEngine({ prefer: engine, threads });
+const { model, inputShape, numClasses } = build(network);
+const binary = numClasses === 2;
+model.compile({
+  optimizer: tf.train.adam(1e-3),
+  loss: binary ? 'binaryCrossentropy' : 'categoricalCrossentropy',
+});
+const x = tf.randomUniform([BATCH, ...inputShape], 0, 1, 'float32', 7);
+const classes = tf.tensor1d(
+  Array.from({ length: BATCH }, (_, i) => i % numClasses),
+  'int32',
+);
+const y = binary ? tf.reshape(tf.cast(classes, 'float32'), [BATCH, 1]) : tf.oneHot(classes, numClasses);
+say({ description: loaded.description });
+
+for await (const line of createInterface({ input: process.stdin })) {
+  if (line === 'peak') {
+    say({ mib: process.resourceUsage().maxRSS / 1024 });
+    continue;
+  }
+  const steps = Number(line.split(' ')[1]);
+  const startedAt = performance.now();
+  for (let step = 0; step < steps; step++) await model.trainOnBatch(x, y);
+  say({ ms: (performance.now() - startedAt) / steps });
+}
+
+function build(name: string): { model: tf.LayersModel; inputShape: number[]; numClasses: number } {
+  const [kind, side] = name.split('-');
+  const seed = 1;
+  if (kind === 'seed' || kind === 'digits') {
+    const pixels = Number(side);
+    const channels = kind === 'seed' ? 3 : 1;
+    const numClasses = kind === 'seed' ? 2 : 10;
+    const input = { height: pixels, width: pixels, channels };
+    const architecture = kind === 'seed' ? 'image-cnn' : 'image-cnn-small';
+    return {
+      model: buildModel(architecture, { input, numClasses, seed }),
+      inputShape: [pixels, pixels, channels],
+      numClasses,
+    };
+  }
+  if (kind === 'mlp') {
+    const layers = [512, 512].map((units, i) =>
+      tf.layers.dense({ units, activation: 'relu', ...(i === 0 ? { inputShape: [784] } : {}) }),
+    );
+    const output = tf.layers.dense({ units: 10, activation: 'softmax' });
+    return { model: tf.sequential({ layers: [...layers, output] }), inputShape: [784], numClasses: 10 };
+  }
+  if (kind === 'lstm') {
+    const layers = [
+      tf.layers.lstm({ units: 128, inputShape: [32, 32] }),
+      tf.layers.dense({ units: 10, activation: 'softmax' }),
+    ];
+    return { model: tf.sequential({ layers }), inputShape: [32, 32], numClasses: 10 };
+  }
+  throw new Error(`there is no network "${name}"`);
+}
+
+function say(answer: unknown): void {
+  process.stdout.write(`${JSON.stringify(answer)}\n`);
+}
