@@ -374,9 +374,10 @@ function beginRun(
     );
   }
   const model = globalModel(artifact.weights);
+  const trained = model.tensors.filter((t) => !federation.frozenWeights.includes(t.name));
   writeCheckpoint(
     directory.paths.checkpoint(0),
-    { round: 0, tensors: model.tensors, state: init(model.tensors), config: federation.digest },
+    { round: 0, tensors: model.tensors, state: init(trained), config: federation.digest },
     directory.write,
   );
   const initial = createBlobShelf().addBytes(model.frame, 1024 * 1024).digest;
