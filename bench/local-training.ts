@@ -15,6 +15,15 @@ const PYTHONS = ['python3', '/usr/bin/python3'];
 /** Networks by name; `local-training-party.ts` and `local_training.py` build the same ones. */
 const NETWORKS = ['seed-64', 'seed-128', 'seed-224', 'digits-28', 'mlp', 'lstm'];
 const ENGINES = ['onnxruntime', 'wasm', 'cpu'];
+/**
+ * glibc gives large blocks back to the system as soon as they are free, and a virtual machine pays dearly to have them
+ * again: PyTorch's step at 64 pixels fell from 850 to 100 ms on one. Both sides keep what they have had.
+ */
+const KEEP_FREED_MEMORY = {
+  MALLOC_MMAP_MAX_: '0',
+  MALLOC_TRIM_THRESHOLD_: String(2 ** 40),
+  MALLOC_TOP_PAD_: String(64 * 2 ** 20),
+};
 /** A step slower than this is measured once, and a larger network of its kind is left out. */
 const SLOW_STEP_MS = 20_000;
 /** About how long one turn of one side lasts. */
@@ -136,7 +145,10 @@ function pythonWithTorch(): string {
 
 /** A process that answers each line `run N` with milliseconds a step and `peak` with MiB, a JSON line each. */
 async function startParty(file: string, argv: readonly string[]): Promise<Party> {
-  const child: ChildProcess = spawn(file, argv, { stdio: ['pipe', 'pipe', 'pipe'] });
+  const child: ChildProcess = spawn(file, argv, {
+    stdio: ['pipe', 'pipe', 'pipe'],
+    env: { ...process.env, ...KEEP_FREED_MEMORY },
+  });
   let complaint = '';
   child.stderr?.on('data', (data: Buffer) => {
     complaint = `${complaint}${data.toString()}`.slice(-2000);

@@ -4,7 +4,7 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
@@ -44,7 +44,9 @@ async function test() {
     ({ status, assertionResults }) =>
       status === 'failed' && !assertionResults.some((one) => one.status === 'failed'),
   ).length;
-  console.log(`${report.numPassedTests} passed, ${report.numFailedTests + broken} failed, ${skipped} skipped`);
+  console.log(
+    `${report.numPassedTests} passed, ${report.numFailedTests + broken} failed, ${skipped} skipped`,
+  );
   return code;
 }
 
@@ -103,7 +105,7 @@ function checkNode() {
 }
 
 function fromCallersFolder(path) {
-  return path.startsWith('-') ? path : join(process.env.INIT_CWD ?? process.cwd(), path);
+  return path.startsWith('-') ? path : resolve(process.env.INIT_CWD ?? process.cwd(), path);
 }
 
 function node(argv, cwd = root) {

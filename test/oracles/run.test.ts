@@ -48,6 +48,50 @@ describe('oracle runner', () => {
     expect(status).toBe(0);
   });
 
+  // One round from 1: (1 * 5 + 3 * 9) / 4 = 8.
+  const averaged = (expected: number, strategy = 'fed-avg', options = {}) => ({
+    name: `${strategy} case`,
+    strategy,
+    options,
+    initial: [1],
+    rounds: [
+      {
+        updates: [
+          { nodeId: 'a', numExamples: 1, weights: [5] },
+          { nodeId: 'b', numExamples: 3, weights: [9] },
+        ],
+        expected: [expected],
+      },
+    ],
+    tolerance: 1e-6,
+  });
+  const strategies = (...cases: object[]) =>
+    writeFileSync(join(dir, 'strategies.json'), JSON.stringify({ cases }));
+
+  it('runs the strategies that are built, and names each case that it could not run', () => {
+    strategies(
+      averaged(8),
+      averaged(3, 'fed-from-the-future', { q: 1 }),
+      averaged(7, 'fed-avg', { weighting: 'uniform' }),
+    );
+    const { status, output } = run(dir);
+    expect(output).toMatch(/strategies\.json +2 +0 +\S+ +1 more cases not built yet, listed below/);
+    expect(output).toContain(
+      'strategies.json: not built yet, not run: fed-from-the-future: fed-from-the-future case',
+    );
+    expect(status).toBe(0);
+  });
+
+  it('exits non-zero when a built strategy misses, or does not know an option', () => {
+    strategies(averaged(8.1));
+    expect(run(dir)).toMatchObject({
+      status: 1,
+      output: expect.stringContaining('value 0 is 8, expected 8.1'),
+    });
+    strategies(averaged(8, 'fed-avg', { wieghting: 'uniform' }));
+    expect(run(dir)).toMatchObject({ status: 1, output: expect.stringContaining('wieghting') });
+  });
+
   it('exits non-zero when a file is malformed, empty or of another form', () => {
     for (const text of ['{"grayscale":', '{}', '[]', '{"affine": [{"variant": "keras9"}]}']) {
       writeFileSync(join(dir, 'image-data-generator.json'), text);

@@ -113,6 +113,25 @@ describe('a federation from the command line', () => {
     expect((await run(dir, 'status')).out).toContain('3 of 3');
   });
 
+  test('the test folder at the coordinator: its numbers are in every commit record, in the events and in status', async () => {
+    const { out } = await run(dir, 'status', '--json');
+    const log = readFileSync(join(runDir, 'log.jsonl'), 'utf8').trim().split('\n');
+    const commits = log
+      .map((line) => JSON.parse(line) as Record<string, unknown>)
+      .filter((record) => record['type'] === 'committed');
+    expect(commits.length).toBe(3);
+    for (const [i, commit] of commits.entries()) {
+      const central = (await readFirst('evaluated', i + 1))['central'] as Record<string, number>;
+      expect(Object.keys(central).sort()).toEqual(['accuracy', 'loss']);
+      expect(commit['centralMetrics']).toEqual(central);
+      // Sites and coordinator hold other images.
+      expect(commit['siteMetrics']).not.toEqual(central);
+    }
+    expect((JSON.parse(out) as Record<string, unknown>)['metrics']).toEqual(
+      commits.at(-1)?.['centralMetrics'],
+    );
+  });
+
   test('invite: without a coordinator it says so', async () => {
     const { code, err } = await run(dir, 'invite');
     expect(code).toBe(5);

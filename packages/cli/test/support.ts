@@ -33,14 +33,21 @@ export interface CliProcess {
   kill(signal: NodeJS.Signals): void;
 }
 
+/** The root of the repository, where the digits are installed. */
+export const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
+
 /** Starts `tributary` as its own process, with --json. */
 export function start(cwd: string, ...argv: string[]): CliProcess {
-  const root = fileURLToPath(new URL('../../../', import.meta.url));
+  return startWith({ TRIBUTARY_ROOT: ROOT }, cwd, ...argv);
+}
+
+/** As `start`, with more in its environment. */
+export function startWith(env: Record<string, string>, cwd: string, ...argv: string[]): CliProcess {
   const main = fileURLToPath(new URL('../src/main.ts', import.meta.url));
   const flags = ['--conditions=@tributary/source', '--import', import.meta.resolve('tsx')];
   const child = spawn(process.execPath, [...flags, main, ...argv, '--json'], {
     cwd,
-    env: { ...process.env, TRIBUTARY_ROOT: root },
+    env: { ...process.env, ...env },
   });
   const lines: string[] = [];
   const errors: string[] = [];

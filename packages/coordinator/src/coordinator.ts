@@ -371,10 +371,11 @@ async function beginRun(
     );
   }
   const model = globalModel(artifact.weights);
+  const trained = model.tensors.filter((t) => !federation.frozenWeights.includes(t.name));
   await writeCheckpoint(directory.paths.checkpoint(0), {
     round: 0,
     tensors: model.tensors,
-    state: init(model.tensors),
+    state: init(trained),
     config: federation.digest,
   });
   const initial = (await createBlobShelf().addBytes(model.frame, 1024 * 1024)).digest;

@@ -16,6 +16,7 @@ export type { LogRecord } from './run/log.ts';
 export { verifyRunLog } from './run/log.ts';
 export type { LogEntry, RunState } from './run/records.ts';
 export { replay } from './run/records.ts';
+export { createStrategy } from './strategies/create.ts';
 export type { FedAvgOptions } from './strategies/fed-avg.ts';
 export { fedAvg } from './strategies/fed-avg.ts';
 export type {

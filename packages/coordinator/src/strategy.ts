@@ -40,6 +40,7 @@ export interface UpdateReader extends UpdateFacts {
 
 interface StrategyBase {
   readonly name: string;
+  /** The state before the first round; `weights` are the trained tensors, in their order. */
   init(weights: readonly Tensor[]): StrategyState;
   /** The cohort of a round. */
   configureTrain(

@@ -50,7 +50,8 @@ export async function readWeights(model: tf.LayersModel): Promise<Tensor[]> {
 }
 
 /**
- * Sets the model's weights from `tensors` (float32, by name, in any order), copying them.
+ * Sets the model's weights from `tensors` (float32, by name, in any order), copying them bit by bit: a layer's
+ * constraint, which an average of weights that satisfy it need not satisfy, is for training steps.
  *
  * Every weight that isn't in `optional` has to be there and of the model's shape, and no tensor may be left over; else
  * FED_MODEL_WEIGHTS names the first that is wrong, and nothing has been changed.
@@ -86,9 +87,11 @@ export function writeWeights(
   tf.tidy(() => {
     for (const { name, variable } of weights) {
       const tensor = byName.get(name);
+      if (tensor === undefined) continue;
       // The engine may keep what it is given, and frames are views: a copy.
-      if (tensor !== undefined)
-        variable.write(tf.tensor((tensor.data as Float32Array).slice(), [...tensor.shape]));
+      const value = tf.tensor((tensor.data as Float32Array).slice(), [...tensor.shape]);
+      // Not by the layer variable's own `write`, which would project the value into the layer's constraint.
+      (variable.read() as tf.Variable).assign(value);
     }
   });
 }

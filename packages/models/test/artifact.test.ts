@@ -12,6 +12,7 @@ import {
   modelFromArtifact,
   modelFromTopology,
   namedWeights,
+  readWeights,
   weightsOfLayers,
   writeWeights,
 } from '../src/index.ts';
@@ -238,6 +239,23 @@ describe('modelFromTopology', () => {
 });
 
 describe('writeWeights', () => {
+  it('sets what it is given, within the layer’s constraint or not', async () => {
+    const model = tf.sequential({
+      layers: [tf.layers.dense({ units: 1, inputShape: [2], kernelConstraint: 'unitNorm', name: 'd' })],
+    });
+    const kernel = {
+      name: 'd/kernel',
+      dtype: 'float32' as const,
+      shape: [2, 1],
+      data: Float32Array.of(3, 4),
+    };
+    const bias = { name: 'd/bias', dtype: 'float32' as const, shape: [1], data: Float32Array.of(1) };
+    writeWeights(model, [kernel, bias]);
+    // Its unit norm would be (0.6, 0.8).
+    expect([...(await readWeights(model))[0]!.data]).toEqual([3, 4]);
+    model.dispose();
+  });
+
   it('names a missing, a misshapen and a surplus weight, and changes nothing', async () => {
     const artifact = await artifactFromBuilder(nested, 1);
     const model = await modelFromArtifact(artifact);

@@ -95,7 +95,11 @@ export async function runDemo(context: CliContext, options: DemoOptions): Promis
     const plot = join(runDir, 'curves.svg');
     await writeFile(
       plot,
-      plotRun(played.events, { title: 'Handwritten digits, three sites', metric: 'accuracy', sites }),
+      plotRun(played.events, {
+        title: `Handwritten digits, ${sites.length} sites`,
+        metric: 'accuracy',
+        sites,
+      }),
     );
     const confusion = await confuse(model, split, join(dataDir));
     const last = played.events.findLast((event) => event.type === 'evaluated');

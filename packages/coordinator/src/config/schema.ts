@@ -16,14 +16,55 @@ export type ModelBuilder = (options: {
 
 const share = z.number().gt(0).max(1);
 
+/** Of every strategy of the mean. */
+const meanOptions = {
+  /** What an update weighs in the mean: its number of examples, or 1. */
+  weighting: z.enum(['examples', 'uniform']).default('examples'),
+  /** L2 norm over all parameters together to which a larger update is scaled down; absent: no clipping. */
+  updateClippingNorm: z.number().positive().optional(),
+};
+/** How much of its former value a server's average keeps. */
+const decay = z.number().min(0).lt(1);
+const tau = z.number().positive().default(1e-3);
+
+/** Where an optimizer follows the mean update, `serverLearningRate` is the size of its steps. */
 export const strategySchema = z.discriminatedUnion('name', [
   z.strictObject({
     /** Federated averaging (McMahan et al. 2017, arXiv 1602.05629). */
     name: z.literal('fed-avg'),
-    /** What an update weighs in the mean: its number of examples, or 1. */
-    weighting: z.enum(['examples', 'uniform']).default('examples'),
-    /** L2 norm over all parameters together to which a larger update is scaled down; absent: no clipping. */
-    updateClippingNorm: z.number().positive().optional(),
+    ...meanOptions,
+  }),
+  z.strictObject({
+    /** With momentum at the server (Hsu et al. 2019, arXiv 1909.06335). */
+    name: z.literal('fed-avg-m'),
+    ...meanOptions,
+    serverLearningRate: z.number().positive().default(1),
+    serverMomentum: decay.default(0.9),
+  }),
+  z.strictObject({
+    /** This and the next two: Reddi et al. 2021, arXiv 2003.00295. */
+    name: z.literal('fed-adagrad'),
+    ...meanOptions,
+    serverLearningRate: z.number().positive().default(0.1),
+    tau,
+  }),
+  z.strictObject({
+    name: z.literal('fed-adam'),
+    ...meanOptions,
+    serverLearningRate: z.number().positive().default(0.1),
+    beta1: decay.default(0.9),
+    beta2: decay.default(0.99),
+    tau,
+    /** `none` as in the paper, or `flower`: of both averages, as if each had one round more. */
+    biasCorrection: z.enum(['none', 'flower']).default('none'),
+  }),
+  z.strictObject({
+    name: z.literal('fed-yogi'),
+    ...meanOptions,
+    serverLearningRate: z.number().positive().default(0.01),
+    beta1: decay.default(0.9),
+    beta2: decay.default(0.99),
+    tau,
   }),
 ]);
 export type StrategyPlan = z.infer<typeof strategySchema>;

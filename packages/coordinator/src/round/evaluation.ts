@@ -16,7 +16,10 @@ export interface Evaluation {
   readonly plan: EvaluationPlan;
   answer(member: Member, evaluation: MessageOf<'evaluation'>): MessageOf<'receipt'>;
   failed(member: Member, failure: MessageOf<'failure'>): void;
-  /** What the sites measured by the deadline, by name; sites that failed or stayed away are missing. */
+  /**
+   * What the sites measured by the deadline, by name; sites that failed or stayed away are missing. Rejects with the
+   * signal's reason, before any site is asked when it was aborted already.
+   */
   run(): Promise<UpdateFacts[]>;
 }
 
@@ -107,6 +110,7 @@ export function createEvaluation(context: RunContext, plan: EvaluationPlan): Eva
       review();
     },
     async run() {
+      signal.throwIfAborted();
       const onAbort = () => settle?.();
       const forget = roster.onChange((member) => {
         if (member.ready && plan.cohort.includes(member.name) && !done.has(member.name))

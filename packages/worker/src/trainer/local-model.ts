@@ -18,7 +18,7 @@ export interface LocalModel {
   readUpdate(global: readonly Tensor[]): Promise<Tensor[]>;
   /** The sum of the layers' own losses (regularizers), or undefined where there is none. */
   extraLoss(): tf.Scalar | undefined;
-  /** Projects weights that have a constraint back into it, after a step. */
+  /** Projects trained weights that have a constraint back into it, after a step; frozen ones stay as they are. */
   applyConstraints(): void;
   dispose(): void;
 }
@@ -49,11 +49,10 @@ export async function openLocalModel(federation: FederationView): Promise<LocalM
   }
   for (const layer of allLayers(model)) unseed(layer);
 
-  const trainable = weights
-    .filter(({ name, variable }) => variable.trainable && !frozen.has(name))
-    .map(({ variable }) => variable.read() as tf.Variable);
+  const trained = weights.filter(({ name, variable }) => variable.trainable && !frozen.has(name));
+  const trainable = trained.map(({ variable }) => variable.read() as tf.Variable);
   const byName = new Map(weights.map(({ name, variable }) => [name, variable]));
-  const constrained = weights
+  const constrained = trained
     .map(({ variable }) => variable as tf.LayerVariable & { readonly constraint?: Constraint | null })
     .filter(({ constraint }) => constraint != null);
 

@@ -328,6 +328,85 @@ describe('trainRound: many kinds of model', () => {
     expect(new Set(tensorOf((await site.train()).update, 'c/kernel'))).toEqual(new Set([0]));
   });
 
+  it('a frozen layer is a constant to the others: they train as on its outputs', async () => {
+    // y = x K for the first layer; a model of the second alone, on those outputs, has to learn the same.
+    const kernel = [
+      [1, -0.5, 2],
+      [0.25, 1, -1],
+    ];
+    const train = bandedExamples(24, [2], 2, 3);
+    const projected: Examples = {
+      ...train,
+      exampleShape: [3],
+      values: train.values.map(([a = 0, b = 0]) =>
+        Float32Array.from(kernel[0]!, (k, i) => a * k + b * kernel[1]![i]!),
+      ),
+    };
+    const head = (inputShape?: number[]) =>
+      tf.layers.dense({
+        units: 1,
+        activation: 'sigmoid',
+        kernelInitializer: 'ones',
+        name: 'head',
+        ...(inputShape === undefined ? {} : { inputShape }),
+      });
+    const whole = () => {
+      const first = tf.layers.dense({ units: 3, useBias: false, inputShape: [2], name: 'first' });
+      const model = tf.sequential({ layers: [first, head()] });
+      first.setWeights([tf.tensor2d(kernel)]);
+      return model;
+    };
+    const training = { optimizer: ADAM, loss: 'binaryCrossentropy', epochs: 5, weightDecay: 0.1 };
+    const site = await openSite(
+      whole,
+      TWO,
+      { ...training, frozenLayers: ['first'] },
+      { train },
+      {
+        frozenWeights: ['first/kernel'],
+      },
+    );
+    // The builder of an artifact draws weights anew; these are the ones meant.
+    const global = site.artifact.weights.map((weight) =>
+      weight.name === 'first/kernel' ? { ...weight, data: Float32Array.from(kernel.flat()) } : weight,
+    );
+    const { update, metrics } = await site.train(1, { global });
+    expect(update.map(({ name }) => name)).toEqual(['head/kernel', 'head/bias']);
+    local?.dispose();
+
+    const alone = await openSite(() => tf.sequential({ layers: [head([3])] }), TWO, training, {
+      train: projected,
+    });
+    const reference = await alone.train();
+    for (const name of ['head/kernel', 'head/bias']) {
+      const expected = tensorOf(reference.update, name);
+      expect(Math.max(...expected.map(Math.abs))).toBeGreaterThan(0.05);
+      expect(tensorOf(update, name)).toEqual(expected.map((value) => expect.closeTo(value, 5)));
+    }
+    expect(metrics['loss']).toBeCloseTo(reference.metrics['loss']!, 5);
+  });
+
+  it('a constraint of a frozen layer does not touch its weights', async () => {
+    const bounded = () =>
+      tf.sequential({
+        layers: [
+          // Initial columns of norm sqrt(2), above 1: the constraint would shrink them.
+          tf.layers.dense({
+            units: 3,
+            inputShape: [2],
+            kernelInitializer: 'ones',
+            kernelConstraint: tf.constraints.maxNorm({ maxValue: 1 }),
+            name: 'first',
+          }),
+          tf.layers.dense({ units: 1, activation: 'sigmoid', name: 'head' }),
+        ],
+      });
+    const training = { optimizer: SGD, loss: 'binaryCrossentropy', steps: 2, frozenLayers: ['first'] };
+    const site = await openSite(bounded, TWO, training, { train: bandedExamples(8, [2], 2, 3) });
+    await site.train();
+    expect(tensorOf(await artifactWeights(local!), 'first/kernel')).toEqual([1, 1, 1, 1, 1, 1]);
+  });
+
   it('trains what a site can compute with as well: the wasm update is near that of the cpu', async () => {
     const update = async () => {
       const site = await cases['residual, batch normalisation, depthwise, dropout'].open({

@@ -1,0 +1,214 @@
+/**
+ * The how-to pages, carried out: a lead and two sites follow docs/how-to from `init` to `export`, each in a folder of
+ * its own, with the pages' own command lines; what stays up is a real process. Smaller images and fewer rounds are all that differs.
+ */
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { COORDINATOR_ERROR_CODES, configSchema } from '@tributary/coordinator';
+import { PROTOCOL_ERROR_CODES } from '@tributary/shared-protocol';
+import { WORKER_ERROR_CODES } from '@tributary/worker';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { openDigits, writeDigits } from '../src/demo/digits.ts';
+import { splitDigits } from '../src/demo/split.ts';
+import { commandsIn, readPage, wordsOf } from './documents.ts';
+import { type Captured, type CliProcess, ROOT, run, startWith } from './support.ts';
+
+const LEAD = readPage('docs/how-to/lead.md');
+const SITE = readPage('docs/how-to/site.md');
+
+const dir = mkdtempSync(join(tmpdir(), 'tributary-how-to-'));
+const lead = join(dir, 'lead');
+const runDir = join(lead, 'runs', 'pair');
+const processes: CliProcess[] = [];
+const carriedOut = new Set<string>();
+
+/** Carries out a command line of the pages in `folder`, whose worker state is kept there too. */
+function follow(folder: string, line: string, { invite = '', more = [] as string[] } = {}): CliProcess {
+  carriedOut.add(line);
+  const argv = wordsOf(line).map((word) => (word.startsWith('trib1') ? invite : word));
+  const process = startWith(
+    { TRIBUTARY_ROOT: ROOT, TRIBUTARY_HOME: join(folder, 'state') },
+    folder,
+    ...argv,
+    ...more,
+  );
+  processes.push(process);
+  return process;
+}
+
+async function done(process: CliProcess): Promise<Captured> {
+  const end = await process.ended;
+  expect(end.code, `${end.out.slice(-1000)}\n${end.err}`).toBe(0);
+  return end;
+}
+
+/** Carries out a line that only asks or writes, without a process of its own. */
+async function ask(folder: string, line: string, ...more: string[]): Promise<Captured> {
+  carriedOut.add(line);
+  const end = await run(folder, ...wordsOf(line), ...more);
+  expect(end).toMatchObject({ code: 0, err: '' });
+  return end;
+}
+
+const lastOf = ({ out }: Captured) => JSON.parse(out.trim().split('\n').at(-1)!) as Record<string, unknown>;
+
+/** Replaces what must be there once. */
+function edited(text: string, changes: readonly (readonly [from: string, to: string])[]): string {
+  return changes.reduce((all, [from, to]) => {
+    expect(all.split(from).length, `${from} is in it once`).toBe(2);
+    return all.replace(from, to);
+  }, text);
+}
+
+beforeAll(async () => {
+  const digits = await openDigits([ROOT]);
+  const split = splitDigits({
+    seed: 1,
+    sites: ['east', 'west'],
+    counts: digits.counts,
+    digits: [0, 1],
+    perDigit: 80,
+    concentration: 5,
+  });
+  // As each would have it: the lead's test images, and a folder `images` at each site.
+  const files = split.files.map((file) => ({
+    ...file,
+    path: file.path.replace(/^test\//, 'lead/test-images/').replace(/^(east|west)\//, '$1/images/'),
+  }));
+  await writeDigits({ dir, files, digits: async () => digits });
+});
+afterAll(async () => {
+  for (const process of processes) process.kill('SIGKILL');
+  await Promise.all(processes.map((process) => process.ended));
+  rmSync(dir, { recursive: true, force: true, maxRetries: 5 });
+});
+
+describe('the how-to pages', () => {
+  const [init = '', coordinator = '', exportModel = '', exportWeights = '', evaluate = ''] = commandsIn(
+    LEAD,
+    'blocks',
+  );
+  const [doctor = '', joinWithInvite = '', joinAgain = ''] = commandsIn(SITE, 'blocks');
+
+  test('a lead and two sites follow them from init to export', { timeout: 240_000 }, async () => {
+    // Lead, 2 and 3: init, and the keys that the page says to set. The images are of 28 pixels here, and grey.
+    await ask(lead, init);
+    const config = join(lead, 'tributary.config.ts');
+    const port = await freePort();
+    writeFileSync(
+      config,
+      edited(readFileSync(config, 'utf8'), [
+        ["name: 'my-federation'", "name: 'pair'"],
+        ["classes: ['cats', 'dogs']", "classes: ['0', '1']"],
+        ["model: 'image-cnn',", "model: 'image-cnn-small',"],
+        ['input: { height: 224, width: 224, channels: 3 }', 'input: { height: 28, width: 28, channels: 1 }'],
+        ['rounds: 10,', 'rounds: 3,'],
+        ['server: { port: 7700 }', `server: { host: '127.0.0.1', port: ${port} }`],
+        ["// evaluation: { testDir: './test-images' },", "evaluation: { testDir: './test-images' },"],
+      ]),
+    );
+    const [printConfig = '', , invite = '', status = ''] = commandsIn(LEAD, 'sentences');
+    const printed = JSON.parse((await ask(lead, printConfig)).out) as Record<string, unknown>;
+    expect(printed).toMatchObject({
+      name: 'pair',
+      classes: ['0', '1'],
+      rounds: 3,
+      digest: expect.any(String),
+    });
+
+    // Site, 1.
+    const report = lastOf(await ask(join(dir, 'east'), doctor, '--json')) as {
+      engines: { chosen: boolean }[];
+    };
+    expect(report.engines.filter(({ chosen }) => chosen)).toHaveLength(1);
+
+    // Lead, 5 and 6: start, an invite for each site, status from another terminal.
+    const running = follow(lead, coordinator);
+    const first = String((await running.event('invite'))['invite']);
+    expect(lastOf(await ask(lead, status, '--json'))).toMatchObject({ running: true, state: 'waiting' });
+    // Site, 3. Both are this machine here, so each needs a name (what could go wrong: FED_JOIN_NAME_TAKEN).
+    const named = (name: string) => ['--name', name, '--engine', 'cpu'];
+    const east = follow(join(dir, 'east'), joinWithInvite, { invite: first, more: named('east') });
+    await running.event('ready');
+    const second = String(lastOf(await ask(lead, invite, '--json'))['invite']);
+    expect(second).not.toBe(first);
+    const west = follow(join(dir, 'west'), joinWithInvite, { invite: second, more: named('west') });
+    await running.event('committed');
+
+    // Site, 4: Ctrl-C leaves, and the line without an invite comes back under the same name.
+    east.kill('SIGINT');
+    expect((await east.ended).code).toBe(130);
+    const again = follow(join(dir, 'east'), joinAgain, { more: ['--engine', 'cpu'] });
+    const rejoined = await again.event('joined');
+    expect(rejoined).toMatchObject({ rejoined: true });
+
+    // Lead, 7: Ctrl-C pauses; the same command goes on.
+    await running.event('committed');
+    running.kill('SIGINT');
+    expect((await running.ended).code).toBe(130);
+    const resumed = follow(lead, coordinator);
+    expect(lastOf(await done(resumed))).toMatchObject({ type: 'summary', reason: 'rounds', rounds: 3 });
+    await Promise.all([done(again), done(west)]);
+    for (const name of ['tls.pem.json', 'admin.key', 'log.key']) {
+      expect(LEAD).toContain(`\`${name}\``);
+      expect(statSync(join(runDir, name)).mode & 0o077).toBe(0);
+    }
+
+    // Lead, 8: the model, in both forms, and its numbers on the images that no site holds.
+    for (const line of [exportModel, exportWeights]) await ask(lead, line);
+    expect(readdirSync(join(lead, 'model')).sort()).toEqual(['model.json', 'tributary.json', 'weights.bin']);
+    expect(existsSync(join(lead, 'weights', 'model.safetensors'))).toBe(true);
+    const evaluated = lastOf(await done(follow(lead, evaluate)));
+    // 15 % of 2 x 80 images.
+    expect(evaluated).toMatchObject({ examples: 24, metrics: { accuracy: expect.any(Number) } });
+  });
+
+  test('no command of theirs was left out', () => {
+    const named = [LEAD, SITE].flatMap((page) => commandsIn(page, 'blocks'));
+    expect(named).toHaveLength(8);
+    expect(named.filter((line) => !carriedOut.has(line))).toEqual([]);
+    // Those in sentences are the same lines again, or were carried out as well.
+    const inSentences = [LEAD, SITE].flatMap((page) => commandsIn(page, 'sentences'));
+    expect(inSentences.length).toBeGreaterThanOrEqual(4);
+    expect(inSentences.filter((line) => !carriedOut.has(line))).toEqual([]);
+  });
+
+  test('every configuration key, error code and folder that they name is there', () => {
+    const spans = [LEAD, SITE].flatMap((page) => [...page.matchAll(/`([^`\n]+)`/g)].map(([, span]) => span!));
+    const keys = spans.filter((span) => /^[a-z]+\.[a-z]+[A-Z][A-Za-z]+$|^cohort\.\w+$/.test(span));
+    expect(keys.length).toBeGreaterThanOrEqual(4);
+    for (const key of keys) {
+      const [section = '', name = ''] = key.split('.');
+      const known = configSchema.safeParse({
+        name: 'x',
+        model: 'x',
+        classes: ['a', 'b'],
+        [section]: { [name]: {} },
+      });
+      const unknown = known.error?.issues.filter((issue) => issue.code === 'unrecognized_keys');
+      expect(unknown, key).toEqual([]);
+    }
+    const codes = spans.filter((span) => span.startsWith('FED_'));
+    expect(codes.length).toBeGreaterThanOrEqual(7);
+    const all: readonly string[] = [
+      ...COORDINATOR_ERROR_CODES,
+      ...PROTOCOL_ERROR_CODES,
+      ...WORKER_ERROR_CODES,
+    ];
+    expect(codes.filter((code) => !all.includes(code))).toEqual([]);
+  });
+});
+
+/** A port that is free now: the coordinator that goes on must listen where it did before. */
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.on('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address();
+      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0));
+    });
+  });
+}
