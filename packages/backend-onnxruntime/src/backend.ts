@@ -219,12 +219,17 @@ export class OnnxRuntimeBackend extends KernelBackend {
       dtype,
       values: this.#download(this.data.get(dataId), 'fallback', kernel),
     });
+    if (Array.isArray(inputs)) return this.#finishOnCpu(kernel, inputs.map(read), attrs);
     const hostInputs: Record<string, HostTensor | HostTensor[]> = {};
     for (const [name, info] of Object.entries(inputs)) {
       if (info == null) continue;
       hostInputs[name] = Array.isArray(info) ? info.map(read) : read(info as TensorInfo);
     }
-    const outputs = this.#cpu.run(kernel, hostInputs, attrs);
+    return this.#finishOnCpu(kernel, hostInputs, attrs);
+  }
+
+  #finishOnCpu(kernel: string, inputs: Parameters<CpuKernels['run']>[1], attrs: NamedAttrMap | undefined) {
+    const outputs = this.#cpu.run(kernel, inputs, attrs);
     const make = (tensor: HostTensor): TensorInfo => {
       const dataId = {};
       this.data.set(dataId, this.#entryOf(tensor, 1, 'own'));

@@ -19,7 +19,8 @@ export interface HostTensor {
   readonly values: BackendValues | { readonly real: Float32Array; readonly imag: Float32Array };
 }
 
-type HostInputs = Readonly<Record<string, HostTensor | readonly HostTensor[]>>;
+/** By name, or in order where a kernel takes any number. */
+type HostInputs = Readonly<Record<string, HostTensor | readonly HostTensor[]>> | readonly HostTensor[];
 
 export class CpuKernels {
   readonly #backend = new MathBackendCPU();
@@ -54,11 +55,19 @@ export class CpuKernels {
       owned.push(info);
       return info;
     };
-    const infos: Record<string, TensorInfo | TensorInfo[]> = {};
-    for (const [name, value] of Object.entries(inputs)) {
-      infos[name] = isList(value) ? value.map(upload) : upload(value);
-    }
-    const args = { inputs: infos as NamedTensorInfoMap, backend: this.#backend, attrs: attrs ?? {} };
+    const infos = isList(inputs)
+      ? inputs.map(upload)
+      : Object.fromEntries(
+          Object.entries(inputs).map(([name, value]) => [
+            name,
+            isList(value) ? value.map(upload) : upload(value),
+          ]),
+        );
+    const args = {
+      inputs: infos as unknown as NamedTensorInfoMap,
+      backend: this.#backend,
+      attrs: attrs ?? {},
+    };
     const result = config.kernelFunc(args);
     const download = (info: TensorInfo): HostTensor => {
       owned.push(info);
@@ -81,7 +90,9 @@ export class CpuKernels {
       this.#backend.data.get(info.dataId).complexTensorInfos = parts;
       return info;
     }
-    return { shape, dtype, dataId: this.#backend.write(values, shape, dtype) };
+    // Some kernels of `cpu` read a rank, as if they got tensors.
+    const info = { shape, dtype, rank: shape.length, dataId: this.#backend.write(values, shape, dtype) };
+    return info;
   }
 
   #download({ dataId, shape, dtype }: TensorInfo): HostTensor {
@@ -92,6 +103,6 @@ export class CpuKernels {
   }
 }
 
-function isList(value: HostTensor | readonly HostTensor[]): value is readonly HostTensor[] {
+function isList(value: unknown): value is readonly HostTensor[] {
   return Array.isArray(value);
 }

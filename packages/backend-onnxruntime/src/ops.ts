@@ -2,6 +2,7 @@
  * The words that kernels are written in: each adds one ONNX node and works out the shape of its result. They take what
  * TensorFlow.js has checked already and do not check it again.
  */
+import { util } from '@tensorflow/tfjs-core';
 import { type ElementType, emit, ints, number, sameShape, sizeOf, Value } from './graph.ts';
 
 // --- Shape ---
@@ -151,21 +152,28 @@ export function gemm(
 
 // --- Shapes ---
 
-export function broadcastShape(a: readonly number[], b: readonly number[]): number[] {
+/** Throws when the shapes don't fit. */
+export function broadcastShape(a: readonly number[], b: readonly number[]): readonly number[] {
+  if (sameShape(a, b)) return a;
   const rank = Math.max(a.length, b.length);
   const shape: number[] = [];
   for (let i = 0; i < rank; i++) {
     const m = a[a.length - rank + i] ?? 1;
     const n = b[b.length - rank + i] ?? 1;
+    if (m !== n && m !== 1 && n !== 1) {
+      throw new Error(`Operands could not be broadcast together with shapes ${a} and ${b}.`);
+    }
     shape.push(m === 1 ? n : m);
   }
   return shape;
 }
 
-/** Axes as TensorFlow.js gives them (one, several, negative, none for all), sorted and from 0. */
-export function normalizeAxes(axis: number | readonly number[] | null | undefined, rank: number): number[] {
-  if (axis == null) return Array.from({ length: rank }, (_, i) => i);
-  const axes = (typeof axis === 'number' ? [axis] : axis).map((i) => (i < 0 ? i + rank : i));
+/** Axes as TensorFlow.js gives them (one, several, negative, none for all), sorted and from 0. Throws for others. */
+export function normalizeAxes(
+  axis: number | readonly number[] | null | undefined,
+  shape: readonly number[],
+): number[] {
+  const axes = util.parseAxisParam(axis as number | number[], shape as number[]);
   return [...new Set(axes)].sort((a, b) => a - b);
 }
 

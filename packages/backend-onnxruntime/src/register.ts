@@ -43,6 +43,11 @@ const renaming: Readonly<Record<string, Call>> = {
   ExpandDims: (backend, { input }, { dim }) => {
     const shape = [...input!.shape];
     const at = dim as number;
+    const rank = shape.length;
+    util.assert(
+      at >= -(rank + 1) && at <= rank,
+      () => `Axis must be in the interval [${-(rank + 1)}, ${rank}], not ${at}.`,
+    );
     shape.splice(at < 0 ? at + shape.length + 1 : at, 0, 1);
     return backend.alias(input!, shape);
   },

@@ -4,7 +4,7 @@
  * dimensions, is a Gather of rows followed by arithmetic. A tap is one place of the window. A pixel that lies outside
  * (padding) is the index one past the last, where a caller puts a row of zeros.
  */
-import { external, type Value } from './graph.ts';
+import { external, number, type Value } from './graph.ts';
 import * as o from './ops.ts';
 
 /** Geometry, one number for each spatial dimension. */
@@ -80,6 +80,13 @@ export class Tables {
       });
       return external(counts, [this.outPixels, 1], 'float32');
     });
+  }
+
+  /** The same, but 1 where there is none. */
+  get countsFromOne(): Value {
+    return this.#once('countsFromOne', () =>
+      o.variadic('Max', [this.counts, o.expand(number(1), this.counts.shape)]),
+    );
   }
 
   /** Input pixels by the taps that can reach them; those that no tap reaches are in no class. */

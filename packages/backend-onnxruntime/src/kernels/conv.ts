@@ -105,9 +105,18 @@ function filterGradient(x: Value, dy: Value, filterShape: readonly number[], g: 
   return o.reshape(o.gemm(patches(pixelsOf(x, g), g), dyRows, { transA: true }), filterShape);
 }
 
+/** A dy that is larger than the convolution's result counts as far as that goes. */
+function cropped(dy: Value, { outShape }: Geometry): Value {
+  return o.slice(
+    dy,
+    outShape.map(() => 0),
+    outShape,
+  );
+}
+
 function inputGradient(dy: Value, filter: Value, g: Geometry): Value {
   const { tables, batch, cin, cout } = g;
-  const dyPixels = pixelsOf(dy, g);
+  const dyPixels = pixelsOf(cropped(dy, g), g);
   const rows = o.reshape(filter, [tables.taps * cin, cout]);
   const byClass = tables.classes.map(({ taps, pixels, table }) => {
     const reached = o.reshape(takePixels(dyPixels, table, ZERO), [batch * pixels, taps.length * cout]);
@@ -212,7 +221,7 @@ interface FusedInputs {
 function conv2d(
   inShape: readonly number[],
   filterShape: readonly number[],
-  { strides, pad, dataFormat = 'NHWC', dilations = 1, dimRoundingMode }: Conv2DAttrs,
+  { strides, pad, dataFormat, dilations, dimRoundingMode }: Conv2DAttrs,
   depthwiseFilter = false,
 ): Geometry {
   return geometry2d(
@@ -220,11 +229,11 @@ function conv2d(
       inShape as [number, number, number, number],
       filterShape as [number, number, number, number],
       strides,
-      dilations,
+      dilations ?? 1,
       pad,
       dimRoundingMode,
       depthwiseFilter,
-      backend_util.convertConv2DDataFormat(dataFormat),
+      backend_util.convertConv2DDataFormat(dataFormat ?? 'NHWC'),
     ),
   );
 }

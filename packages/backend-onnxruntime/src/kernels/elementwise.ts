@@ -64,7 +64,6 @@ const unaryKernels: KernelTable = {
   Round: unary('Round'),
   Selu: unary('Selu', FLOAT, { alpha: { float: SELU_ALPHA }, gamma: { float: SELU_SCALE } }),
   Sigmoid: unary('Sigmoid'),
-  Sign: unary('Sign', NUMERIC),
   Sin: unary('Sin'),
   Sinh: unary('Sinh'),
   Softplus: unary('Softplus'),
@@ -78,6 +77,12 @@ const unaryKernels: KernelTable = {
   Log1p: float((x) => o.cast(o.unary('Log', o.add(o.cast(x, 'float64'), 1)), 'float32')),
   Relu6: float((x) => emit('Clip', [x, number(0), number(6)], x.shape, x.dtype)),
   Rsqrt: float((x) => o.unary('Reciprocal', o.unary('Sqrt', x))),
+  /** 0 for NaN. */
+  Sign: ({ x }: Unary) => {
+    accept(NUMERIC, x);
+    const sign = o.unary('Sign', x);
+    return x.dtype === 'int32' ? sign : o.where(o.unary('IsNaN', x, undefined, 'bool'), 0, sign);
+  },
   Square: ({ x }: Unary) => {
     accept(NUMERIC, x);
     return o.mul(x, x);

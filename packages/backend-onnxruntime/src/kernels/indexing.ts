@@ -34,7 +34,7 @@ export const indexing: KernelTable = {
     { x, indices }: { x: Value; indices: Value },
     { axis, batchDims }: { axis: number; batchDims: number },
   ) => {
-    const [along] = o.normalizeAxes(axis, x.shape.length);
+    const [along] = o.normalizeAxes(axis, x.shape);
     const index = indices.dtype === 'int32' ? indices : o.cast(indices, 'int32');
     if ((batchDims ?? 0) === 0) return o.gather(x, index, along!);
     const { batchSize, outerSize, dimSize, sliceSize, outputShape } =

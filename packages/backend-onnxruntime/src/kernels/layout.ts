@@ -1,5 +1,5 @@
 /** Kernels that move data without computing: slices, paddings, joins, permutations, and tensors from nothing. */
-import { backend_util, type DataType, slice_util, type TensorInfo } from '@tensorflow/tfjs-core';
+import { backend_util, type DataType, slice_util, type TensorInfo, util } from '@tensorflow/tfjs-core';
 import {
   type ElementType,
   external,
@@ -75,18 +75,18 @@ const parts: KernelTable = {
     return o.reshape(part, info.finalShape);
   },
   SplitV: ({ x }: Unary, { numOrSizeSplits, axis }: { numOrSizeSplits: number | number[]; axis: number }) => {
-    const [along] = o.normalizeAxes(axis, x.shape.length);
+    const [along] = o.normalizeAxes(axis, x.shape);
     const sizes = backend_util.prepareSplitSize(infoOf(x) as never, numOrSizeSplits, along);
     return split(x, sizes, along!);
   },
   Unpack: ({ value }: { value: Value }, { axis }: { axis: number }) => {
-    const [along] = o.normalizeAxes(axis, value.shape.length);
+    const [along] = o.normalizeAxes(axis, value.shape);
     const shape = value.shape.filter((_, i) => i !== along);
     const sizes = new Array<number>(value.shape[along!]!).fill(1);
     return split(value, sizes, along!).map((part) => o.reshape(part, shape));
   },
   Reverse: ({ x }: Unary, { dims }: { dims: number | number[] }) => {
-    const axes = o.normalizeAxes(dims, x.shape.length);
+    const axes = o.normalizeAxes(dims, x.shape);
     if (axes.length === 0) return x;
     const flipped = (i: number) => axes.includes(i) && x.shape[i]! > 1;
     const begin = x.shape.map((n, i) => (flipped(i) ? n - 1 : 0));
@@ -99,15 +99,26 @@ const parts: KernelTable = {
   },
   Concat: (inputs: Readonly<Record<string, Value>>, { axis }: { axis: number }) => {
     const values = Object.values(inputs);
-    const [along] = o.normalizeAxes(axis, values[0]!.shape.length);
+    const [along] = o.normalizeAxes(axis, values[0]!.shape);
     accept([values[0]!.dtype], ...values);
+    backend_util.assertParamsConsistent(
+      values.map((value) => value.shape as number[]),
+      along!,
+    );
     return o.concat(values, along!);
   },
   Pack: (inputs: Readonly<Record<string, Value>>, { axis }: { axis: number }) => {
     const values = Object.values(inputs);
-    const [along] = o.normalizeAxes(axis, values[0]!.shape.length + 1);
+    const [along] = o.normalizeAxes(axis, [...values[0]!.shape, 1]);
     accept([values[0]!.dtype], ...values);
     const shape = [...values[0]!.shape];
+    for (const value of values) {
+      util.assertShapesMatch(
+        shape,
+        value.shape as number[],
+        'All tensors passed to stack must have matching shapes',
+      );
+    }
     shape.splice(along!, 0, 1);
     return o.concat(
       values.map((value) => o.reshape(value, shape)),
@@ -195,11 +206,10 @@ const moves: KernelTable = {
     const perm = backend_util.getPermuted(apart.length, blockShape.length);
     const joined = backend_util.getReshapedPermuted(shape, blockShape, product);
     const begin = backend_util.getSliceBeginCoords(crops, blockShape.length);
-    return o.slice(
-      permute(x, apart, perm, joined),
-      begin,
-      backend_util.getSliceSize(joined, crops, blockShape.length),
-    );
+    const size = backend_util.getSliceSize(joined, crops, blockShape.length);
+    const whole = permute(x, apart, perm, joined);
+    const [first, extent] = slice_util.parseSliceParams(infoOf(whole), begin, size);
+    return o.slice(whole, first!, extent!);
   },
 };
 

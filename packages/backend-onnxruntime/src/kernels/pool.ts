@@ -4,7 +4,7 @@
  * TensorFlow.js: a tap takes what no earlier one has.
  */
 import { backend_util } from '@tensorflow/tfjs-core';
-import { number, type Value } from '../graph.ts';
+import { number, sameShape, type Value } from '../graph.ts';
 import * as o from '../ops.ts';
 import { type Tables, tablesOf, takePixels, type Window } from '../window.ts';
 import { accept, FLOAT, type KernelTable, refuse, type Unary } from './kernel.ts';
@@ -26,13 +26,21 @@ function eachTap(x: Value, { tables }: Geometry, fill: Value): Value[] {
   return Array.from({ length: tables.taps }, (_, tap) => takePixels(x, tables.tap(tap), fill));
 }
 
+/** TensorFlow.js takes a 1x1 window that keeps the shape for nothing to do, whatever the padding. */
+function changesNothing(x: Value, g: Geometry): boolean {
+  return g.tables.taps === 1 && sameShape(x.shape, g.outShape) && x.shape.length === 4;
+}
+
 function maxPool(x: Value, g: Geometry): Value {
+  if (changesNothing(x, g)) return x;
   return o.reshape(o.variadic('Max', eachTap(pixelsOf(x, g), g, LOWEST)), g.outShape);
 }
 
 function averagePool(x: Value, g: Geometry): Value {
+  if (changesNothing(x, g)) return x;
   const sum = o.variadic('Sum', eachTap(pixelsOf(x, g), g, ZERO));
-  return o.reshape(o.div(sum, g.tables.counts), g.outShape);
+  const counts = g.outShape.length === 5 ? g.tables.countsFromOne : g.tables.counts;
+  return o.reshape(o.div(sum, counts), g.outShape);
 }
 
 function maxPoolGradient(dy: Value, x: Value, y: Value, g: Geometry): Value {

@@ -1,5 +1,5 @@
 /** Matrix products. */
-import type { backend_util } from '@tensorflow/tfjs-core';
+import { backend_util, util } from '@tensorflow/tfjs-core';
 import { emit, type Value } from '../graph.ts';
 import * as o from '../ops.ts';
 import { activate } from './activation.ts';
@@ -18,6 +18,17 @@ interface Transposed {
 
 /** a·b over the last two axes; leading axes broadcast. */
 function matMul(a: Value, b: Value, transposeA: boolean, transposeB: boolean): Value {
+  util.assert(
+    a.shape.length >= 2 && b.shape.length >= 2,
+    () => `matMul takes matrices, not shapes [${a.shape}] and [${b.shape}].`,
+  );
+  const inner = [a.shape.at(transposeA ? -2 : -1), b.shape.at(transposeB ? -1 : -2)];
+  util.assert(
+    inner[0] === inner[1],
+    () =>
+      `Error in matMul: inner shapes (${inner[0]}) and (${inner[1]}) of Tensors with shapes ${a.shape} and ${b.shape} ` +
+      `and transposeA=${transposeA} and transposeB=${transposeB} must match.`,
+  );
   const batch = o.broadcastShape(a.shape.slice(0, -2), b.shape.slice(0, -2));
   const rows = a.shape.at(transposeA ? -1 : -2)!;
   const columns = b.shape.at(transposeB ? -2 : -1)!;
@@ -65,15 +76,15 @@ export const products: KernelTable = {
   },
 };
 
+/** Throws what `cpu` throws for an equation that doesn't fit. */
 function einsumShape(equation: string, values: readonly Value[]): number[] {
-  const [left, right] = equation.replaceAll(' ', '').split('->');
-  if (left === undefined || right === undefined || /[^a-zA-Z,]/.test(left + right))
-    return refuse(`equation ${equation}`);
-  const sizes = new Map<string, number>();
-  left.split(',').forEach((letters, i) => {
-    [...letters].forEach((letter, axis) => {
-      sizes.set(letter, values[i]!.shape[axis]!);
-    });
+  const { allDims, idDims } = backend_util.decodeEinsumEquation(equation, values.length);
+  const infos = values.map((value) => ({ shape: value.shape as number[] }));
+  backend_util.checkEinsumDimSizes(allDims.length, idDims, infos as never);
+  const sizes = allDims.map((_, dimension) => {
+    const holder = idDims.findIndex((dimensions) => dimensions.includes(dimension));
+    return values[holder]!.shape[idDims[holder]!.indexOf(dimension)]!;
   });
-  return [...right].map((letter) => sizes.get(letter) ?? refuse(`equation ${equation}`));
+  const output = equation.replaceAll(' ', '').split('->')[1]!;
+  return [...output].map((letter) => sizes[allDims.indexOf(letter)]!);
 }

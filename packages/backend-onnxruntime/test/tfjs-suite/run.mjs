@@ -12,9 +12,10 @@ const MAX_SKIPS = 40;
 const here = dirname(fileURLToPath(import.meta.url));
 const bundle = join(here, '../../node_modules/.cache/tfjs-suite/bundle.cjs');
 const require = createRequire(import.meta.url);
-const backends = process.argv.length > 2 ? process.argv.slice(2) : ['cpu', 'onnxruntime', 'onnxruntime-eager'];
+const backends =
+  process.argv.length > 2 ? process.argv.slice(2) : ['cpu', 'onnxruntime', 'onnxruntime-eager'];
 
-/** Full name of a spec → why it may fail, and in which of the two modes if not in both. */
+/** Name of a spec without that of the backend → why it may fail, and in which of the two modes if not in both. */
 const skips = JSON.parse(readFileSync(join(here, 'skips.json'), 'utf8'));
 let failed = checkList();
 mkdirSync(dirname(bundle), { recursive: true });
@@ -39,13 +40,15 @@ function checkList() {
   const entries = Object.entries(skips);
   const unexplained = entries.filter(([, skip]) => !(skip.reason?.length > 10));
   for (const [name] of unexplained) console.error(`skips.json: no reason for "${name}"`);
-  if (entries.length > MAX_SKIPS) console.error(`skips.json: ${entries.length} entries, at most ${MAX_SKIPS} may be`);
+  if (entries.length > MAX_SKIPS)
+    console.error(`skips.json: ${entries.length} entries, at most ${MAX_SKIPS} may be`);
   return unexplained.length > 0 || entries.length > MAX_SKIPS;
 }
 
 async function runSuite(backend) {
   const started = Date.now();
   const { specs, crash } = await collect(backend);
+  for (const spec of specs) spec.name = spec.name.replace(` ${backend} {}`, '');
   const failures = specs.filter((spec) => spec.status === 'failed');
   const allowed = new Set(
     Object.entries(skips).flatMap(([name, { only }]) =>

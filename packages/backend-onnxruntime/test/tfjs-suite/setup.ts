@@ -2,7 +2,6 @@
  * Goes before the tests of tfjs-core in their bundle: the one engine, all gradients and chained methods, the backends,
  * and which of them is under test (from the environment: the tests register themselves while they are imported).
  */
-// biome-ignore assist/source/organizeImports: each line needs what the one before it has registered.
 import '@tensorflow/tfjs-core/dist/index';
 import '@tensorflow/tfjs-core/dist/register_all_gradients';
 import '@tensorflow/tfjs-core/dist/public/chained_ops/register_all_chained_ops';
