@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 /** Package → what it may import of ours. ARCHITECTURE.md says why. */
 const allowed = {
   'shared-protocol': [],
+  'backend-onnxruntime': [],
   engine: [],
   models: ['engine', 'shared-protocol'],
   coordinator: ['shared-protocol'],

@@ -18,6 +18,8 @@ const commands = {
   bench: () => node(['bench/main.ts', ...args]),
   oracles: () => node(['test/oracles/run.ts', ...args.map(fromCallersFolder)]),
   test,
+  'test:tfjs': () =>
+    run(process.execPath, [join(root, 'packages/backend-onnxruntime/test/tfjs-suite/run.mjs'), ...args]),
   check,
   build: () => run(bin('tsc'), ['-b']),
 };

@@ -1,0 +1,194 @@
+/**
+ * Pooling, tap by tap: the rows under each tap are gathered and the maximum (or sum) is taken over taps. Backwards, each
+ * tap gets its share of dy, and each input pixel gathers its shares. In a tie the first maximum takes all, as in
+ * TensorFlow.js: a tap takes what no earlier one has.
+ */
+import { backend_util } from '@tensorflow/tfjs-core';
+import { number, sameShape, type Value } from '../graph.ts';
+import * as o from '../ops.ts';
+import { type Tables, tablesOf, takePixels, type Window } from '../window.ts';
+import { accept, FLOAT, type KernelTable, refuse, type Unary } from './kernel.ts';
+
+const ZERO = number(0);
+const LOWEST = number(Number.NEGATIVE_INFINITY);
+
+interface Geometry {
+  readonly tables: Tables;
+  readonly batch: number;
+  readonly channels: number;
+  readonly outShape: readonly number[];
+}
+
+const pixelsOf = (x: Value, { batch, channels }: Geometry): Value =>
+  o.reshape(x, [batch, x.size / (batch * channels), channels]);
+
+function eachTap(x: Value, { tables }: Geometry, fill: Value): Value[] {
+  return Array.from({ length: tables.taps }, (_, tap) => takePixels(x, tables.tap(tap), fill));
+}
+
+/** TensorFlow.js takes a 1x1 window that keeps the shape for nothing to do, whatever the padding. */
+function changesNothing(x: Value, g: Geometry): boolean {
+  return g.tables.taps === 1 && sameShape(x.shape, g.outShape) && x.shape.length === 4;
+}
+
+function maxPool(x: Value, g: Geometry): Value {
+  if (changesNothing(x, g)) return x;
+  return o.reshape(o.variadic('Max', eachTap(pixelsOf(x, g), g, LOWEST)), g.outShape);
+}
+
+function averagePool(x: Value, g: Geometry): Value {
+  if (changesNothing(x, g)) return x;
+  const sum = o.variadic('Sum', eachTap(pixelsOf(x, g), g, ZERO));
+  const counts = g.outShape.length === 5 ? g.tables.countsFromOne : g.tables.counts;
+  return o.reshape(o.div(sum, counts), g.outShape);
+}
+
+function maxPoolGradient(dy: Value, x: Value, y: Value, g: Geometry): Value {
+  const dyPixels = pixelsOf(dy, g);
+  const maximum = pixelsOf(y, g);
+  let taken: Value | undefined;
+  const shares = eachTap(pixelsOf(x, g), g, LOWEST).map((candidate) => {
+    const hit = o.equal(candidate, maximum);
+    const first = taken === undefined ? hit : o.and(hit, o.not(taken));
+    taken = taken === undefined ? hit : o.or(taken, hit);
+    return o.where(first, dyPixels, ZERO);
+  });
+  const all = o.concat(shares, 1);
+  return o.reshape(
+    o.variadic(
+      'Sum',
+      g.tables.hits.map((table) => takePixels(all, table, ZERO)),
+    ),
+    x.shape,
+  );
+}
+
+/** Like `cpu`, which divides by the whole window also where a part of it is padding. */
+function averagePoolGradient(dy: Value, x: Value, g: Geometry): Value {
+  const { tables, batch, channels } = g;
+  const share = o.div(pixelsOf(dy, g), tables.taps);
+  // All taps' shares are equal: a place of taps × output pixels is just its output pixel.
+  const all =
+    tables.taps === 1
+      ? share
+      : o.reshape(o.tile(o.reshape(share, [batch, 1, share.shape[1]!, channels]), [1, tables.taps, 1, 1]), [
+          batch,
+          tables.taps * tables.outPixels,
+          channels,
+        ]);
+  return o.reshape(
+    o.variadic(
+      'Sum',
+      tables.hits.map((table) => takePixels(all, table, ZERO)),
+    ),
+    x.shape,
+  );
+}
+
+// --- The table ---
+
+interface PoolAttrs {
+  readonly filterSize: number | [number, number];
+  readonly strides: number | [number, number];
+  readonly pad: Parameters<typeof backend_util.computePool2DInfo>[4];
+  readonly dimRoundingMode?: 'floor' | 'round' | 'ceil';
+}
+
+interface Pool3DAttrs {
+  readonly filterSize: number | [number, number, number];
+  readonly strides: number | [number, number, number];
+  readonly pad: 'valid' | 'same' | number;
+  readonly dimRoundingMode?: 'floor' | 'round' | 'ceil';
+  readonly dataFormat?: 'NDHWC' | 'NCDHW';
+}
+
+function pool2d(x: Value, { filterSize, strides, pad, dimRoundingMode }: PoolAttrs): Geometry {
+  const shape = x.shape as [number, number, number, number];
+  const info = backend_util.computePool2DInfo(shape, filterSize, strides, 1, pad, dimRoundingMode);
+  return geometry(info, {
+    inSize: [info.inHeight, info.inWidth],
+    outSize: [info.outHeight, info.outWidth],
+    kernel: [info.filterHeight, info.filterWidth],
+    stride: [info.strideHeight, info.strideWidth],
+    dilation: [1, 1],
+    before: [info.padInfo.top, info.padInfo.left],
+  });
+}
+
+function pool3d(
+  x: Value,
+  { filterSize, strides, pad, dimRoundingMode, dataFormat = 'NDHWC' }: Pool3DAttrs,
+): Geometry {
+  if (dataFormat !== 'NDHWC') refuse(dataFormat);
+  const shape = x.shape as [number, number, number, number, number];
+  const info = backend_util.computePool3DInfo(
+    shape,
+    filterSize,
+    strides,
+    1,
+    pad,
+    dimRoundingMode,
+    dataFormat,
+  );
+  return geometry(info, {
+    inSize: [info.inDepth, info.inHeight, info.inWidth],
+    outSize: [info.outDepth, info.outHeight, info.outWidth],
+    kernel: [info.filterDepth, info.filterHeight, info.filterWidth],
+    stride: [info.strideDepth, info.strideHeight, info.strideWidth],
+    dilation: [1, 1, 1],
+    before: [info.padInfo.front, info.padInfo.top, info.padInfo.left],
+  });
+}
+
+function geometry(
+  info: { batchSize: number; inChannels: number; outShape: number[] },
+  window: Window,
+): Geometry {
+  if (info.outShape.includes(0)) refuse('empty result');
+  return {
+    tables: tablesOf(window),
+    batch: info.batchSize,
+    channels: info.inChannels,
+    outShape: info.outShape,
+  };
+}
+
+interface PoolGradient {
+  readonly dy: Value;
+  readonly input: Value;
+}
+
+function kernelsFor<A>(geometryOf: (x: Value, attrs: A) => Geometry) {
+  return {
+    max: ({ x }: Unary, attrs: A) => {
+      accept(FLOAT, x);
+      return maxPool(x, geometryOf(x, attrs));
+    },
+    maxGradient: ({ dy, input, output }: PoolGradient & { output: Value }, attrs: A) => {
+      accept(FLOAT, dy, input);
+      return maxPoolGradient(dy, input, output, geometryOf(input, attrs));
+    },
+    average: ({ x }: Unary, attrs: A) => {
+      accept(FLOAT, x);
+      return averagePool(x, geometryOf(x, attrs));
+    },
+    averageGradient: ({ dy, input }: PoolGradient, attrs: A) => {
+      accept(FLOAT, dy, input);
+      return averagePoolGradient(dy, input, geometryOf(input, attrs));
+    },
+  };
+}
+
+const flat = kernelsFor(pool2d);
+const solid = kernelsFor(pool3d);
+
+export const pooling: KernelTable = {
+  MaxPool: flat.max,
+  MaxPoolGrad: flat.maxGradient,
+  AvgPool: flat.average,
+  AvgPoolGrad: flat.averageGradient,
+  MaxPool3D: solid.max,
+  MaxPool3DGrad: solid.maxGradient,
+  AvgPool3D: solid.average,
+  AvgPool3DGrad: solid.averageGradient,
+};

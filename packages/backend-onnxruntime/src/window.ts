@@ -1,0 +1,260 @@
+/**
+ * Sliding windows as index tables. A convolution or pooling over pixels stored channels-last never needs to move a
+ * channel: it takes whole rows of C numbers. So every one of them, forwards and backwards, in any number of spatial
+ * dimensions, is a Gather of rows followed by arithmetic. A tap is one place of the window. A pixel that lies outside
+ * (padding) is the index one past the last, where a caller puts a row of zeros.
+ */
+import { external, number, type Value } from './graph.ts';
+import * as o from './ops.ts';
+
+/** Geometry, one number for each spatial dimension. */
+export interface Window {
+  readonly inSize: readonly number[];
+  readonly outSize: readonly number[];
+  readonly kernel: readonly number[];
+  readonly stride: readonly number[];
+  readonly dilation: readonly number[];
+  /** Padding before the first pixel. */
+  readonly before: readonly number[];
+}
+
+/** Pixels to take, in order, and whether some of them are outside. */
+interface Table {
+  readonly indices: Value;
+  readonly length: number;
+  readonly outside: boolean;
+  readonly identity: boolean;
+}
+
+/**
+ * Input pixels that the same taps can reach: with stride s there are s classes in each dimension, by the remainder of
+ * the pixel's place. For each pixel and tap, `table` has the output pixel that reaches it.
+ */
+export interface ReachClass {
+  readonly pixels: number;
+  readonly taps: readonly number[];
+  readonly table: Table;
+}
+
+/** The tables of one window, each made when it is first asked for. */
+export class Tables {
+  readonly inPixels: number;
+  readonly outPixels: number;
+  readonly taps: number;
+  readonly #window: Window;
+  readonly #made = new Map<string, unknown>();
+
+  constructor(window: Window) {
+    this.#window = window;
+    this.inPixels = product(window.inSize);
+    this.outPixels = product(window.outSize);
+    this.taps = product(window.kernel);
+  }
+
+  /** For each output pixel and tap, the input pixel. */
+  get patches(): Table {
+    return this.#once('patches', () => {
+      const { reach, outPixels, taps } = this;
+      const indices = new Int32Array(outPixels * taps);
+      for (let out = 0; out < outPixels; out++) {
+        for (let tap = 0; tap < taps; tap++) indices[out * taps + tap] = reach[tap * outPixels + out]!;
+      }
+      return tableOf(indices, this.inPixels);
+    });
+  }
+
+  /** For each output pixel, the input pixel under one tap. */
+  tap(tap: number): Table {
+    return this.#once(`tap ${tap}`, () => {
+      const { reach, outPixels } = this;
+      return tableOf(reach.slice(tap * outPixels, (tap + 1) * outPixels), this.inPixels);
+    });
+  }
+
+  /** How many pixels of each window are inside: [outPixels, 1]. */
+  get counts(): Value {
+    return this.#once('counts', () => {
+      const counts = new Float32Array(this.outPixels);
+      this.reach.forEach((pixel, i) => {
+        if (pixel !== this.inPixels) counts[i % this.outPixels]!++;
+      });
+      return external(counts, [this.outPixels, 1], 'float32');
+    });
+  }
+
+  /** The same, but 1 where there is none. */
+  get countsFromOne(): Value {
+    return this.#once('countsFromOne', () =>
+      o.variadic('Max', [this.counts, o.expand(number(1), this.counts.shape)]),
+    );
+  }
+
+  /** Input pixels by the taps that can reach them; those that no tap reaches are in no class. */
+  get classes(): readonly ReachClass[] {
+    return this.#byClass.map(({ taps, pixels }) => ({
+      taps,
+      pixels: pixels.length,
+      table: this.#once(`class ${taps}`, () => {
+        const indices = new Int32Array(pixels.length * taps.length);
+        pixels.forEach((pixel, i) => {
+          taps.forEach((tap, j) => {
+            indices[i * taps.length + j] = this.#from.get(pixel * this.taps + tap) ?? this.outPixels;
+          });
+        });
+        return tableOf(indices, this.outPixels);
+      }),
+    }));
+  }
+
+  /** Where each input pixel is when the classes stand one after the other. */
+  get order(): Table {
+    return this.#once('order', () => {
+      const pixels = this.#byClass.flatMap((reached) => reached.pixels);
+      const indices = new Int32Array(this.inPixels).fill(pixels.length);
+      pixels.forEach((pixel, place) => {
+        indices[pixel] = place;
+      });
+      return tableOf(indices, pixels.length);
+    });
+  }
+
+  /** The n-th table has, for each input pixel, the n-th place of taps × output pixels that reaches it. */
+  get hits(): readonly Table[] {
+    return this.#once('hits', () => {
+      const places: number[][] = Array.from({ length: this.inPixels }, () => []);
+      this.reach.forEach((pixel, place) => {
+        places[pixel]?.push(place);
+      });
+      const most = Math.max(...places.map((reached) => reached.length));
+      const total = this.reach.length;
+      return Array.from({ length: most }, (_, n) =>
+        tableOf(
+          Int32Array.from(places, (reached) => reached[n] ?? total),
+          total,
+        ),
+      );
+    });
+  }
+
+  /** reach[tap * outPixels + out] is the input pixel under that tap, or inPixels. */
+  get reach(): Int32Array {
+    return this.#once('reach', () => {
+      const outPlaces = placesIn(this.#window.outSize);
+      return Int32Array.from(
+        placesIn(this.#window.kernel).flatMap((tap) =>
+          outPlaces.map((out) => inputPixel(this.#window, out, tap)),
+        ),
+      );
+    });
+  }
+
+  /** Output pixel by input pixel * taps + tap. */
+  get #from(): ReadonlyMap<number, number> {
+    return this.#once('from', () => {
+      const from = new Map<number, number>();
+      this.reach.forEach((pixel, i) => {
+        const tap = Math.floor(i / this.outPixels);
+        if (pixel !== this.inPixels) from.set(pixel * this.taps + tap, i % this.outPixels);
+      });
+      return from;
+    });
+  }
+
+  get #byClass(): readonly { readonly taps: readonly number[]; readonly pixels: readonly number[] }[] {
+    return this.#once('byClass', () => {
+      const { inSize, kernel, stride, dilation, before } = this.#window;
+      const tapPlaces = placesIn(kernel);
+      const groups = new Map<string, { taps: number[]; pixels: number[] }>();
+      placesIn(inSize).forEach((place, pixel) => {
+        const remainder = place.map((at, d) => (at + before[d]!) % stride[d]!);
+        const key = remainder.join();
+        let group = groups.get(key);
+        if (group === undefined) {
+          const reaches = (tap: readonly number[]) =>
+            tap.every((at, d) => (remainder[d]! - at * dilation[d]!) % stride[d]! === 0);
+          group = { taps: tapPlaces.flatMap((tap, i) => (reaches(tap) ? [i] : [])), pixels: [] };
+          groups.set(key, group);
+        }
+        group.pixels.push(pixel);
+      });
+      return [...groups.values()].filter((group) => group.taps.length > 0);
+    });
+  }
+
+  #once<T>(name: string, make: () => T): T {
+    let made = this.#made.get(name);
+    if (made === undefined) {
+      made = make();
+      this.#made.set(name, made);
+    }
+    return made as T;
+  }
+}
+
+const MAX_TABLES = 256;
+const known = new Map<string, Tables>();
+
+/** Returns the tables of a window, made once. */
+export function tablesOf(window: Window): Tables {
+  const { inSize, outSize, kernel, stride, dilation, before } = window;
+  const key = [inSize, outSize, kernel, stride, dilation, before].join(';');
+  let tables = known.get(key);
+  if (tables === undefined) {
+    if (known.size >= MAX_TABLES) known.clear();
+    tables = new Tables(window);
+    known.set(key, tables);
+  }
+  return tables;
+}
+
+/** Rows of pixels `[batch, pixels, channels]` that a table names, with `fill` for what is outside. */
+export function takePixels(x: Value, table: Table, fill: Value): Value {
+  if (table.identity) return x;
+  return o.gather(table.outside ? withRowOf(fill, x) : x, table.indices, 1);
+}
+
+/** The pixels with one more at the end, for all that is outside. */
+function withRowOf(fill: Value, x: Value): Value {
+  const key = `row of ${fill.constant!.token}`;
+  return x.derive(key, () =>
+    o.pad(
+      x,
+      [
+        [0, 0],
+        [0, 1],
+        [0, 0],
+      ],
+      fill,
+    ),
+  );
+}
+
+function inputPixel(window: Window, out: readonly number[], tap: readonly number[]): number {
+  const { inSize, stride, dilation, before } = window;
+  let pixel = 0;
+  for (let d = 0; d < inSize.length; d++) {
+    const at = out[d]! * stride[d]! + tap[d]! * dilation[d]! - before[d]!;
+    if (at < 0 || at >= inSize[d]!) return product(inSize);
+    pixel = pixel * inSize[d]! + at;
+  }
+  return pixel;
+}
+
+function tableOf(indices: Int32Array, outside: number): Table {
+  return {
+    indices: external(indices, [indices.length], 'int32'),
+    length: indices.length,
+    outside: indices.includes(outside),
+    identity: indices.length === outside && indices.every((pixel, i) => pixel === i),
+  };
+}
+
+/** All places of a grid in row-major order. */
+function placesIn(size: readonly number[]): number[][] {
+  return size.reduce<number[][]>(
+    (places, n) => places.flatMap((place) => Array.from({ length: n }, (_, i) => [...place, i])),
+    [[]],
+  );
+}
+
+const product = (sizes: readonly number[]): number => sizes.reduce((a, b) => a * b, 1);
