@@ -7,7 +7,7 @@ import { readFileSync } from 'node:fs';
 const allowed = {
   'shared-protocol': [],
   'backend-onnxruntime': [],
-  engine: [],
+  engine: ['backend-onnxruntime'],
   models: ['engine', 'shared-protocol'],
   coordinator: ['shared-protocol'],
   worker: ['shared-protocol', 'engine', 'models'],

@@ -46,4 +46,4 @@ export function existingFile(cwd: string, path: string, where: string): string {
   return absolute;
 }
 
-export const ENGINE_CHOICES = ['auto', 'tensorflow', 'webgpu', 'wasm', 'cpu'] as const;
+export const ENGINE_CHOICES = ['auto', 'tensorflow', 'webgpu', 'onnxruntime', 'wasm', 'cpu'] as const;

@@ -1,7 +1,7 @@
 /**
  * Finds the fastest engine that works here and says why it was taken and the others were not. The order is a table:
- * GPUs first (TensorFlow on CUDA, WebGPU on a hardware adapter), then native code on the CPU, WebAssembly, JavaScript.
- * ONNX Runtime will take its place before `wasm`.
+ * GPUs first (TensorFlow on CUDA, WebGPU on a hardware adapter), then native code on the CPU (ONNX Runtime, TensorFlow),
+ * WebAssembly, JavaScript.
  */
 import { cpu } from './engines/cpu.ts';
 import {
@@ -14,6 +14,7 @@ import {
   type Probe,
   type ProbeOptions,
 } from './engines/engine-source.ts';
+import { onnxruntime } from './engines/onnxruntime.ts';
 import { tensorflow } from './engines/tensorflow.ts';
 import { wasm } from './engines/wasm.ts';
 import { webgpu } from './engines/webgpu.ts';
@@ -35,7 +36,7 @@ export interface Engine {
 export interface LoadEngineOptions {
   /** @default 'auto', the order of choice */
   readonly prefer?: EngineName | 'auto';
-  /** Threads for engines that let one choose; today none of those that run without a native binary does. */
+  /** Threads for engines that let one choose: `onnxruntime`. @default the engine's own choice */
   readonly threads?: number;
   /** Let `webgpu` run on a driver that computes on the CPU: for tests. @default false */
   readonly allowSoftwareAdapter?: boolean;
@@ -58,12 +59,13 @@ export interface EngineReport {
   readonly chosen: boolean;
 }
 
-const SOURCES: readonly EngineSource[] = [tensorflow, webgpu, wasm, cpu];
+const SOURCES: readonly EngineSource[] = [tensorflow, webgpu, onnxruntime, wasm, cpu];
 
 /** Places in the order of choice. An engine with two places waits for a GPU in the first. */
 const ORDER: readonly { readonly name: EngineName; readonly gpuOnly: boolean }[] = [
   { name: 'tensorflow', gpuOnly: true },
   { name: 'webgpu', gpuOnly: false },
+  { name: 'onnxruntime', gpuOnly: false },
   { name: 'tensorflow', gpuOnly: false },
   { name: 'wasm', gpuOnly: false },
   { name: 'cpu', gpuOnly: false },

@@ -7,12 +7,14 @@ function missing(specifier: string): Error {
   return Object.assign(error, { code: 'ERR_MODULE_NOT_FOUND' });
 }
 
+const ONNX_RUNTIME = '@tributary/backend-onnxruntime';
 const real: ImportModule = (specifier) => import(specifier);
 const OPTIONAL = [
   '@tensorflow/tfjs-node-gpu',
   '@tensorflow/tfjs-node',
   'webgpu',
   '@tensorflow/tfjs-backend-webgpu',
+  ONNX_RUNTIME,
 ];
 
 /** A machine with these packages (by what importing them does); the other optional ones aren't installed. */
@@ -61,7 +63,8 @@ describe('loadEngine', () => {
     expect(engine.reason).toBe(
       `wasm was chosen: ${engine.description}. ` +
         'tensorflow was passed over: neither @tensorflow/tfjs-node-gpu nor @tensorflow/tfjs-node is installed. ' +
-        'webgpu was passed over: webgpu is not installed.',
+        'webgpu was passed over: webgpu is not installed. ' +
+        'onnxruntime was passed over: @tributary/backend-onnxruntime or its onnxruntime-node is not installed.',
     );
   });
 
@@ -118,9 +121,33 @@ describe('loadEngine', () => {
     );
   });
 
-  it('cpu and wasm: compute the same sum', async () => {
-    for (const prefer of ['cpu', 'wasm'] as const) {
-      const engine = await loadEngine({ prefer, importModule: machine() });
+  it('auto: takes ONNX Runtime before what is slower on the CPU, with the threads that were asked for', async () => {
+    const importModule = machine({
+      [ONNX_RUNTIME]: () => real(ONNX_RUNTIME),
+      '@tensorflow/tfjs-node': nativeTensorflow(false),
+    });
+    const engine = await loadEngine({ importModule, threads: 1 });
+    expect(engine).toMatchObject({ name: 'onnxruntime', accelerated: false });
+    expect(engine.description).toBe('ONNX Runtime on the CPU, one thread');
+  });
+
+  it('auto: goes on when the native library of ONNX Runtime does not start, and says why', async () => {
+    const importModule = machine({
+      [ONNX_RUNTIME]: () => {
+        throw new Error('libonnxruntime.so.1: cannot open shared object file');
+      },
+    });
+    const engine = await loadEngine({ importModule });
+    expect(engine.name).toBe('wasm');
+    expect(engine.reason).toContain(
+      'onnxruntime was passed over: its native library did not start: ' +
+        'libonnxruntime.so.1: cannot open shared object file.',
+    );
+  });
+
+  it('cpu, wasm and onnxruntime: compute the same sum', async () => {
+    for (const prefer of ['cpu', 'wasm', 'onnxruntime'] as const) {
+      const engine = await loadEngine({ prefer, importModule: real });
       expect(engine.name).toBe(prefer);
       expect(tf.tidy(() => tf.sum(tf.tensor1d([1, 2, 3])).dataSync()[0])).toBe(6);
     }
@@ -137,7 +164,7 @@ describe('loadEngine', () => {
     const prefer = 'cuda' as 'cpu';
     await expect(loadEngine({ prefer, importModule: machine() })).rejects.toMatchObject({
       code: 'FED_ENGINE_UNKNOWN',
-      message: expect.stringContaining('tensorflow, webgpu, wasm, cpu'),
+      message: expect.stringContaining('tensorflow, webgpu, onnxruntime, wasm, cpu'),
     });
   });
 
@@ -188,11 +215,12 @@ describe('inspectEngines', () => {
     expect(reports.map(({ name, state, chosen }) => [name, state, chosen])).toEqual([
       ['tensorflow', 'absent', false],
       ['webgpu', 'absent', false],
+      ['onnxruntime', 'absent', false],
       ['wasm', 'ready', true],
       ['cpu', 'ready', false],
     ]);
     expect(reports[0]?.install).toContain('npm install @tensorflow/tfjs-node-gpu@4.22.0');
-    expect(reports[2]?.facts).toMatchObject({ threads: 1, node: process.version });
+    expect(reports[3]?.facts).toMatchObject({ threads: 1, node: process.version });
   });
 
   it('takes native TensorFlow on the CPU over wasm in its report too', async () => {

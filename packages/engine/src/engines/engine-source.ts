@@ -1,12 +1,12 @@
 /**
  * What every engine module answers: can this machine run it, and if so, please do. The order table in
- * load-engine.ts holds the sources; a new engine (ONNX Runtime is next) is one more file beside this one.
+ * load-engine.ts holds the sources; a new engine is one more file beside this one.
  */
 import type { KernelBackend } from '@tensorflow/tfjs-core';
 import { EngineError } from '../errors.ts';
 import * as tf from '../tf.ts';
 
-export const ENGINE_NAMES = ['tensorflow', 'webgpu', 'wasm', 'cpu'] as const;
+export const ENGINE_NAMES = ['tensorflow', 'webgpu', 'onnxruntime', 'wasm', 'cpu'] as const;
 export type EngineName = (typeof ENGINE_NAMES)[number];
 
 /** Imports a package by name; tests pass their own to play a machine that has or lacks something. */
