@@ -6,6 +6,7 @@ import '@tensorflow/tfjs-backend-cpu';
 import {
   type DataType,
   engine,
+  getKernel,
   getKernelsForBackend,
   type KernelFunc,
   type NamedTensorInfoMap,
@@ -66,6 +67,7 @@ export function registerOnnxRuntime(options: BackendOptions = {}, name = 'onnxru
   if (engine().findBackendFactory(name) != null) removeBackend(name);
   registerBackend(name, () => new OnnxRuntimeBackend(options), PRIORITY);
   for (const { kernelName } of getKernelsForBackend('cpu')) {
+    if (getKernel(kernelName, name) != null) continue;
     registerKernel({ kernelName, backendName: name, kernelFunc: kernelFunction(kernelName) });
   }
 }
