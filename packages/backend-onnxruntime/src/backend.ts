@@ -71,7 +71,7 @@ export class OnnxRuntimeBackend extends KernelBackend {
   readonly #records: FlushRecord[] = [];
   #flushes = 0;
   #compilations = 0;
-  #nodesAtFlush = 0;
+  #nodesAtFlush = tracing.nodeCount;
 
   /** Throws FED_ORT_BINDING when ONNX Runtime can't be loaded here, RangeError or TypeError for an impossible option. */
   constructor(options: BackendOptions = {}) {
@@ -320,6 +320,7 @@ export class OnnxRuntimeBackend extends KernelBackend {
 
   #flush(reason: FlushReason, kernel: string): void {
     this.#nodesAtFlush = tracing.nodeCount;
+    tracing.graph++;
     if (this.#live.size === 0) return;
     const wanted = new Set<Value>();
     for (const entry of this.#live) for (const value of entry.values) if (value.pending) wanted.add(value);
@@ -468,23 +469,25 @@ function splitComplex(values: BackendValues, dtype: DataType): HostTensor['value
   return dtype === 'complex64' ? backend_util.splitRealAndImagArrays(values as Float32Array) : values;
 }
 
-/** Points at the call that made the graph, as far as that is known. */
-function describeFailure(cause: unknown, graph: Plan, mode: 'lazy' | 'eager'): BackendError {
+/** Says which kernel failed, as far as ONNX Runtime tells. Eagerly, the error is made inside of the call at fault. */
+function describeFailure(cause: unknown, { nodes }: Plan, mode: 'lazy' | 'eager'): BackendError {
   const detail = cause instanceof Error ? cause.message : String(cause);
   const code = cause instanceof BackendError ? cause.code : 'FED_ORT_RUN';
-  const kernels = new Set(graph.nodes.map((node) => node.kernel));
-  const last = graph.nodes.at(-1);
-  if (mode === 'eager') {
-    const failure = new BackendError(code, `${[...kernels].join(', ')} failed: ${detail}`, { cause });
-    if (last?.stack !== undefined)
-      failure.stack = `${failure.name}: ${failure.message}\n${last.stack.slice(last.stack.indexOf('\n') + 1)}`;
-    return failure;
+  const kernel = /Name:'\d+:(\w+)'/.exec(detail)?.[1] ?? nodes.at(-1)?.kernel;
+  if (mode === 'eager')
+    return withLongStack(() => new BackendError(code, `${kernel} failed: ${detail}`, { cause }));
+  const hint = "Mode 'eager' shows the call that is at fault.";
+  const message = `A graph of ${nodes.length} nodes failed, probably in ${kernel}: ${detail}. ${hint}`;
+  return new BackendError(code, message, { cause });
+}
+
+/** TensorFlow.js alone takes more frames than a stack has by default. */
+function withLongStack<T>(make: () => T): T {
+  const limit = Error.stackTraceLimit;
+  Error.stackTraceLimit = 50;
+  try {
+    return make();
+  } finally {
+    Error.stackTraceLimit = limit;
   }
-  const named = /node\.? Name:'\d+:(\w+)'/.exec(detail)?.[1];
-  return new BackendError(
-    code,
-    `A graph of ${graph.nodes.length} nodes failed${named === undefined ? '' : ` in ${named}`}: ${detail}. ` +
-      `Mode 'eager' shows the call that is at fault.`,
-    { cause },
-  );
 }

@@ -29,6 +29,8 @@ export class CpuKernels {
 
   constructor(warn: ((message: string) => void) | undefined) {
     this.#warn = warn;
+    // Its advice, to install a faster backend, was followed.
+    (this.#backend as unknown as { firstUse: boolean }).firstUse = false;
   }
 
   /** How often each kernel ran here. */

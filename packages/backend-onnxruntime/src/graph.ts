@@ -29,8 +29,6 @@ export interface Node {
   readonly token: number;
   /** The TensorFlow.js kernel that made it. */
   readonly kernel: string;
-  /** Stack of the call that made it; kept in eager mode only. */
-  readonly stack: string | undefined;
   /** The flush that saw it last. */
   mark: number;
 }
@@ -46,7 +44,8 @@ export class Value {
   /** Content of an initializer, and its number in cache keys. */
   readonly constant: { readonly token: number; readonly data: HostData } | undefined;
   /** Values derived from this one that several kernels ask for (views, patches), by what was asked. */
-  derived: Map<string, Value> | undefined;
+  #derived: Map<string, Value> | undefined;
+  #derivedIn = 0;
   /** Place in the graph being put together, valid for the flush `mark`. */
   place = 0;
   mark = 0;
@@ -78,16 +77,21 @@ export class Value {
   resolve(source: Source): void {
     this.node = undefined;
     this.source = source;
-    this.derived = undefined;
   }
 
-  /** Returns the value derived from this one under `key`, made once. */
+  /**
+   * Returns the value derived from this one under `key`, made once a graph: a node left over from an earlier graph would
+   * stand in another place, and make a step that is like the last one look like another.
+   */
   derive(key: string, make: () => Value): Value {
-    this.derived ??= new Map();
-    let value = this.derived.get(key);
+    if (this.#derived === undefined || this.#derivedIn !== tracing.graph) {
+      this.#derived = new Map();
+      this.#derivedIn = tracing.graph;
+    }
+    let value = this.#derived.get(key);
     if (value === undefined) {
       value = make();
-      this.derived.set(key, value);
+      this.#derived.set(key, value);
     }
     return value;
   }
@@ -114,10 +118,10 @@ export function sameShape(a: readonly number[], b: readonly number[]): boolean {
 }
 
 /** What is being traced right now; nodes made meanwhile carry it. */
-export const tracing: { kernel: string; keepStacks: boolean; nodeCount: number } = {
+export const tracing: { kernel: string; nodeCount: number; graph: number } = {
   kernel: '',
-  keepStacks: false,
   nodeCount: 0,
+  graph: 1,
 };
 
 export interface OutputType {
@@ -155,7 +159,6 @@ export function emitMany(
     outputs: [],
     token: tokens.of(attributes === NO_ATTRIBUTES ? op : op + describe(attributes)),
     kernel: tracing.kernel,
-    stack: tracing.keepStacks ? new Error('made here').stack : undefined,
     mark: 0,
   };
   for (const { shape, dtype } of outputs) node.outputs.push(new Value(shape, dtype, { node }));
