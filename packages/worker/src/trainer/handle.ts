@@ -167,7 +167,7 @@ function forkTrainer(): ChildProcess {
   if (fromSource && !execArgv.some((argument) => /(^|\/)tsx($|\/dist\/)/.test(argument))) {
     execArgv.push('--conditions=@tributary/source', '--import', import.meta.resolve('tsx'));
   }
-  const env = { ...KEEP_FREED_MEMORY, ...process.env };
+  const env: NodeJS.ProcessEnv = { ...KEEP_FREED_MEMORY, ...process.env };
   if (!isFirstTrainer && env['TRIBUTARY_CRASH_AT']?.startsWith('trainer:')) delete env['TRIBUTARY_CRASH_AT'];
   isFirstTrainer = false;
   return fork(main, [], {
