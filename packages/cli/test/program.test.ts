@@ -21,7 +21,7 @@ describe('usage', () => {
 
   test.each([
     [['coordinator', '--port', '70000'], 'from 0 to 65535'],
-    [['join', 'x', '--data', '.', '--engine', 'gpu'], 'auto, tensorflow, webgpu, wasm, cpu'],
+    [['join', 'x', '--data', '.', '--engine', 'gpu'], 'auto, tensorflow, webgpu, onnxruntime, wasm, cpu'],
     [['join', 'x'], '--data'],
     [['export', '--out', 'x', '--round', 'first'], 'best, last'],
     [['export', '--out', 'x', '--format', 'onnx'], 'layers-model, safetensors'],
@@ -176,7 +176,13 @@ describe('doctor', () => {
     const { code, out } = await run(dir, 'doctor', '--json');
     expect(code).toBe(0);
     const report = JSON.parse(out) as { engines: { name: string; chosen: boolean }[] };
-    expect(report.engines.map((engine) => engine.name)).toEqual(['tensorflow', 'webgpu', 'wasm', 'cpu']);
+    expect(report.engines.map((engine) => engine.name)).toEqual([
+      'tensorflow',
+      'webgpu',
+      'onnxruntime',
+      'wasm',
+      'cpu',
+    ]);
     expect(report.engines.filter((engine) => engine.chosen).length).toBe(1);
   });
 });
