@@ -19,13 +19,14 @@ import {
   Variable,
 } from '@tensorflow/tfjs-core';
 import { BackendError } from './errors.ts';
+import { describe, type Explanation, Profiles, shares } from './explain.ts';
 import { CpuKernels, type HostTensor } from './fallback.ts';
 import { type ElementType, external, type HostData, sameShape, sizeOf, tracing, Value } from './graph.ts';
 import { type Lowered, type Lowering, Refusal } from './kernels/kernel.ts';
 import { reshape } from './ops.ts';
 import { type BackendOptions, type ResolvedOptions, resolveOptions } from './options.ts';
 import { inputName, modelOf, outputName, type Plan, peakBytes, plan } from './plan.ts';
-import { type Program, Programs, SESSION_OVERHEAD_BYTES } from './programs.ts';
+import { type Program, Programs } from './programs.ts';
 import { Runtime } from './runtime.ts';
 
 /** Why a graph ran. */
@@ -64,7 +65,10 @@ export class OnnxRuntimeBackend extends KernelBackend {
   readonly options: ResolvedOptions;
   readonly data: DataStorage<Entry>;
   readonly #runtime: Runtime;
-  readonly #programs: Programs;
+  #programs: Programs;
+  /** While a step is explained. */
+  #profiles: Profiles | undefined;
+  #profiled: { readonly program: Program; readonly record: FlushRecord }[] = [];
   readonly #cpu: CpuKernels;
   /** Entries with values that wait for a flush. */
   readonly #live = new Set<Entry>();
@@ -271,6 +275,48 @@ export class OnnxRuntimeBackend extends KernelBackend {
     this.#flush('asked', '');
   }
 
+  /**
+   * Runs `step` (one training step, say) twice, the second time under ONNX Runtime's profiler, and returns where its time
+   * went. Graphs are compiled anew for it, so it takes a while; the step has its usual effects, twice.
+   */
+  async explain(step: () => unknown): Promise<Explanation> {
+    this.flush();
+    const programs = this.#programs;
+    const profiles = new Profiles();
+    this.#profiles = profiles;
+    this.#programs = new Programs(this.options.maxSessionBytes);
+    try {
+      await step();
+      this.flush();
+      this.#profiled = [];
+      const fallbacksBefore = new Map(this.#cpu.calls);
+      const start = performance.now();
+      await step();
+      this.flush();
+      const milliseconds = performance.now() - start;
+      const profiled = this.#profiled;
+      for (const session of new Set(profiled.map(({ program }) => program.session))) session.endProfiling();
+      const flushes = profiled.map(({ program, record }) => {
+        const times = profiles.lastRun(program.profile!);
+        const byOperator = shares(times, 'operator');
+        return { ...record, peakBytes: program.peakBytes, byOperator, byKernel: shares(times, 'kernel') };
+      });
+      const fallbacks: Record<string, number> = {};
+      for (const [kernel, calls] of this.#cpu.calls) {
+        const more = calls - (fallbacksBefore.get(kernel) ?? 0);
+        if (more > 0) fallbacks[kernel] = more;
+      }
+      const explanation = { flushes, milliseconds, fallbacks };
+      return { ...explanation, toString: () => describe(explanation) };
+    } finally {
+      this.#programs.clear();
+      this.#programs = programs;
+      this.#profiles = undefined;
+      this.#profiled = [];
+      profiles.remove();
+    }
+  }
+
   /** Flushes so far, the latest last; only some hundred are kept. */
   get flushRecords(): readonly FlushRecord[] {
     return this.#records;
@@ -330,8 +376,8 @@ export class OnnxRuntimeBackend extends KernelBackend {
     const start = performance.now();
     const graph = plan([...wanted]);
     let compiled = false;
+    let program = this.#programs.find(graph);
     try {
-      let program = this.#programs.find(graph);
       if (program === undefined) {
         compiled = true;
         this.#compilations++;
@@ -346,7 +392,7 @@ export class OnnxRuntimeBackend extends KernelBackend {
     } finally {
       this.#flushes++;
       if (this.#records.length >= KEPT_RECORDS) this.#records.splice(0, KEPT_RECORDS / 2);
-      this.#records.push({
+      const record = {
         reason,
         kernel,
         nodes: graph.nodes.length,
@@ -354,23 +400,28 @@ export class OnnxRuntimeBackend extends KernelBackend {
         outputs: graph.outputs.length,
         compiled,
         milliseconds: performance.now() - start,
-      });
+      };
+      this.#records.push(record);
+      if (this.#profiles !== undefined && program !== undefined) this.#profiled.push({ program, record });
     }
   }
 
   #compile(graph: Plan): Program {
     const peak = peakBytes(graph);
+    const profile = this.#profiles?.next();
     const session = this.#runtime.createSession({
       model: modelOf(graph),
       parallel: peak >= PARALLEL_FROM_BYTES,
       gpuOutputs: [],
+      ...(profile === undefined ? {} : { profile }),
     });
     return {
       key: graph.key,
       hash: graph.hash,
       session,
       outputNames: graph.outputs.map((_, i) => outputName(i)),
-      bytes: peak + SESSION_OVERHEAD_BYTES,
+      peakBytes: peak,
+      profile,
     };
   }
 

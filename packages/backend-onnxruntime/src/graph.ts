@@ -79,6 +79,11 @@ export class Value {
     this.source = source;
   }
 
+  /** Returns what was derived from this value under `key` in this graph, if it was. */
+  derived(key: string): Value | undefined {
+    return this.#derivedIn === tracing.graph ? this.#derived?.get(key) : undefined;
+  }
+
   /**
    * Returns the value derived from this one under `key`, made once a graph: a node left over from an earlier graph would
    * stand in another place, and make a step that is like the last one look like another.

@@ -11,6 +11,7 @@ export type { FlushReason, FlushRecord } from './backend.ts';
 export { OnnxRuntimeBackend } from './backend.ts';
 export type { BackendErrorCode } from './errors.ts';
 export { BACKEND_ERROR_CODES, BackendError } from './errors.ts';
+export type { ExplainedFlush, Explanation, TimeShare } from './explain.ts';
 export type { BackendOptions } from './options.ts';
 export type { Device } from './runtime.ts';
 export { registerOnnxRuntime };

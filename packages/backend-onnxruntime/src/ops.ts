@@ -10,9 +10,14 @@ import { type ElementType, emit, ints, number, sameShape, sizeOf, Value } from '
 export function reshape(x: Value, shape: readonly number[]): Value {
   if (sameShape(x.shape, shape)) return x;
   // A view of a view is a view of the first.
-  const base = x.node?.op === 'Reshape' && !x.node.inputs[0]!.constant ? x.node.inputs[0]! : x;
+  const base = unviewed(x);
   if (sameShape(base.shape, shape)) return base;
   return base.derive(`view ${shape}`, () => emit('Reshape', [base, ints(shape)], shape, base.dtype));
+}
+
+/** What x is a view of, or x. */
+export function unviewed(x: Value): Value {
+  return x.node?.op === 'Reshape' ? x.node.inputs[0]! : x;
 }
 
 export function transpose(x: Value, perm: readonly number[]): Value {

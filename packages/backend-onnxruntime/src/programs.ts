@@ -12,12 +12,16 @@ export interface Program {
   readonly session: Session;
   /** Names of its outputs, in the plan's order. */
   readonly outputNames: readonly string[];
-  /** Estimate of what its session holds. */
-  readonly bytes: number;
+  /** Estimate of the most that its results take at one time. */
+  readonly peakBytes: number;
+  /** Where its profile goes, if it is profiled. */
+  readonly profile: string | undefined;
 }
 
-/** What a session takes beside its results: measured as about 6 MB for a small graph with its threads. */
-export const SESSION_OVERHEAD_BYTES = 1 << 20;
+/** What a session takes beside its results, roughly. */
+const SESSION_OVERHEAD_BYTES = 1 << 20;
+
+const bytesOf = (program: Program): number => program.peakBytes + SESSION_OVERHEAD_BYTES;
 
 export class Programs {
   /** In order of use, the latest last. */
@@ -53,7 +57,7 @@ export class Programs {
     const sameHash = this.#byHash.get(program.hash);
     if (sameHash === undefined) this.#byHash.set(program.hash, [program]);
     else sameHash.push(program);
-    this.#bytes += program.bytes;
+    this.#bytes += bytesOf(program);
     for (const oldest of this.#used) {
       if (this.#bytes <= this.#maxBytes || oldest === program) break;
       this.#remove(oldest);
@@ -69,7 +73,7 @@ export class Programs {
     const rest = this.#byHash.get(program.hash)!.filter((other) => other !== program);
     if (rest.length === 0) this.#byHash.delete(program.hash);
     else this.#byHash.set(program.hash, rest);
-    this.#bytes -= program.bytes;
+    this.#bytes -= bytesOf(program);
     program.session.dispose();
   }
 }

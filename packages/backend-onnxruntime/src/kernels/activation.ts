@@ -2,6 +2,7 @@
 import type { backend_util } from '@tensorflow/tfjs-core';
 import { emit, number, type Value } from '../graph.ts';
 import * as o from '../ops.ts';
+import { relu } from './elementwise.ts';
 import { refuse } from './kernel.ts';
 
 export function activate(
@@ -16,7 +17,7 @@ export function activate(
     case 'linear':
       return x;
     case 'relu':
-      return o.unary('Relu', x);
+      return relu(x);
     case 'relu6':
       return emit('Clip', [x, number(0), number(6)], x.shape, x.dtype);
     case 'elu':

@@ -60,7 +60,7 @@ const unaryKernels: KernelTable = {
   Log: unary('Log'),
   Neg: unary('Neg', NUMERIC),
   Reciprocal: unary('Reciprocal'),
-  Relu: unary('Relu'),
+  Relu: float(relu),
   Round: unary('Round'),
   Selu: unary('Selu', FLOAT, { alpha: { float: SELU_ALPHA }, gamma: { float: SELU_SCALE } }),
   Sigmoid: unary('Sigmoid'),
@@ -123,8 +123,22 @@ const unaryKernels: KernelTable = {
   },
 };
 
-/** 1 where x > 0, else 0, in one pass: a hard sigmoid so steep that nothing is between. */
+/** Next to the matrix product, if x is the view of one, so that ONNX Runtime makes the two one operator. */
+export function relu(x: Value): Value {
+  const whole = o.unviewed(x);
+  return o.reshape(
+    whole.derive('relu', () => o.unary('Relu', whole)),
+    x.shape,
+  );
+}
+
+/**
+ * 1 where x > 0, else 0, in one pass: a hard sigmoid so steep that nothing is between. Of x and relu(x) it is the same;
+ * taking the latter, x itself need not be kept for the way back.
+ */
 function step(x: Value): Value {
+  const positive = o.unviewed(x).derived('relu');
+  if (positive !== undefined) return o.reshape(step(positive), x.shape);
   return o.unary('HardSigmoid', x, { alpha: { float: 1e38 }, beta: { float: 0 } });
 }
 
@@ -203,7 +217,7 @@ const binaryKernels: KernelTable = {
  * may have been reshaped since, as a convolution's is.
  */
 export function addBias(x: Value, bias: Value): Value | undefined {
-  const product = x.node?.op === 'Reshape' ? x.node.inputs[0]! : x;
+  const product = o.unviewed(x);
   const node = product.node;
   if (node?.op !== 'Gemm' || node.inputs.length !== 2) return undefined;
   const width = product.shape[1]!;
