@@ -2,6 +2,7 @@
 const benches: Record<string, () => Promise<{ bench: (args: string[]) => Promise<void> }>> = {
   round: () => import('./round.ts'),
   memory: () => import('./memory.ts'),
+  pipeline: () => import('./pipeline.ts'),
 };
 
 const [name, ...args] = process.argv.slice(2);
