@@ -80,6 +80,17 @@ def peak_mib():
         return next(int(line.split()[1]) for line in status if line.startswith('VmHWM')) / 1024
 
 
+def use(layout):
+    """Images and filters in this order of axes: which one is faster depends on the processor."""
+    global model, x
+    model, x = model.to(memory_format=layout), x.to(memory_format=layout)
+    return min(step() for _ in range(3))
+
+
+if x.dim() == 4:
+    layouts = [torch.contiguous_format, torch.channels_last]
+    use(min(layouts, key=use))
+
 for line in sys.stdin:
     times = [step() for _ in range(int(line))]
     print(json.dumps({'times': times, 'peakMiB': peak_mib()}), flush=True)

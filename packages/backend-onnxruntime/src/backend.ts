@@ -412,7 +412,6 @@ export class OnnxRuntimeBackend extends KernelBackend {
     const session = this.#runtime.createSession({
       model: modelOf(graph),
       parallel: peak >= PARALLEL_FROM_BYTES,
-      gpuOutputs: [],
       ...(profile === undefined ? {} : { profile }),
     });
     return {
@@ -471,9 +470,8 @@ export class OnnxRuntimeBackend extends KernelBackend {
   }
 
   #hostData({ source }: Value): HostData {
-    if (source === undefined || 'gpu' in source) {
+    if (source === undefined)
       throw new BackendError('FED_ORT_DISPOSED', 'This tensor has no data that could be read.');
-    }
     return source.host;
   }
 

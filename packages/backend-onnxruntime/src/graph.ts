@@ -5,8 +5,6 @@
  * - initializer: a small constant that shapes the computation (axes, bounds), part of the graph and of its cache key.
  * Shape and type of every value are known when it is made. Dead parts of the graph are garbage and nothing else.
  */
-import type { GpuTensor } from './runtime.ts';
-
 export type ElementType = 'float32' | 'int32' | 'bool' | 'int64' | 'float64';
 
 export type HostData = Float32Array | Int32Array | Uint8Array | BigInt64Array | Float64Array;
@@ -14,8 +12,10 @@ export type HostData = Float32Array | Int32Array | Uint8Array | BigInt64Array | 
 /** An ONNX attribute: an integer, integers, a string, or a float (which has to say so). */
 export type Attribute = number | string | readonly number[] | { readonly float: number };
 
-/** Where external data is: in the process's memory, or in a device buffer. */
-export type Source = { readonly host: HostData } | { readonly gpu: GpuTensor };
+/** Where external data is; today always in the process's memory. */
+export interface Source {
+  readonly host: HostData;
+}
 
 export interface Node {
   /** Rises in the order of creation, which is a topological order. */

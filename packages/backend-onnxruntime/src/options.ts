@@ -4,7 +4,7 @@ import type { Device } from './runtime.ts';
 
 export interface BackendOptions {
   /**
-   * Where graphs run. `webgpu` keeps weights and optimizer state in device buffers between steps. `cuda` needs the
+   * Where graphs run. Results come back to the process's memory after each graph, whatever the device. `webgpu` is untested; `cuda` needs the
    * provider's library, which npm doesn't carry.
    * @default 'cpu'
    */

@@ -13,9 +13,6 @@ const ORT_VERSION = '1.30.0';
 
 export type Device = 'cpu' | 'webgpu' | 'cuda';
 
-/** A tensor in a device buffer. It has to be disposed of: garbage collection doesn't free the buffer. */
-export type GpuTensor = Tensor;
-
 export interface RuntimeOptions {
   readonly device: Device;
   readonly threads: number;
@@ -26,8 +23,6 @@ export interface SessionRequest {
   readonly model: Uint8Array;
   /** Whether it is worth more than one thread. */
   readonly parallel: boolean;
-  /** Names of the outputs that stay in device buffers. */
-  readonly gpuOutputs: readonly string[];
   /** Path prefix of the profile to write, if any. */
   readonly profile?: string;
 }
@@ -87,11 +82,6 @@ export class Runtime {
       logSeverityLevel: 4,
       extra: { session: { intra_op: { allow_spinning: spin ? '1' : '0' } } },
     };
-    if (request.gpuOutputs.length > 0) {
-      options.preferredOutputLocation = Object.fromEntries(
-        request.gpuOutputs.map((name) => [name, 'gpu-buffer'] as const),
-      );
-    }
     if (request.profile !== undefined) {
       options.enableProfiling = true;
       options.profileFilePrefix = request.profile;
@@ -115,13 +105,12 @@ export class Runtime {
 
   /** Wraps data for a run; host data is not copied. */
   tensor(source: Source, dtype: ElementType, shape: readonly number[]): Tensor {
-    if ('gpu' in source) return source.gpu;
     return new this.#Tensor(dtype as 'float32', source.host as Float32Array, shape);
   }
 
-  /** What a run returned, as a source: a device buffer stays one. */
+  /** What a run returned, as a source. */
   sourceOf(tensor: Tensor): Source {
-    return tensor.location === 'gpu-buffer' ? { gpu: tensor } : { host: tensor.data as HostData };
+    return { host: tensor.data as HostData };
   }
 }
 

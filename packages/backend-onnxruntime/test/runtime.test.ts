@@ -14,7 +14,7 @@ describe('runtime', () => {
   it('loads, compiles and runs in one synchronous call', () => {
     const runtime = new Runtime({ device: 'cpu', threads: 1, spin: false });
     const graph = sum();
-    const session = runtime.createSession({ model: modelOf(graph), parallel: false, gpuOutputs: [] });
+    const session = runtime.createSession({ model: modelOf(graph), parallel: false });
     const feeds = Object.fromEntries(
       graph.externals.map((value, i) => [
         inputName(i),
@@ -28,15 +28,15 @@ describe('runtime', () => {
 
   it('cuda without its library: says what to do', () => {
     const runtime = new Runtime({ device: 'cuda', threads: 1, spin: false });
-    const compile = () => runtime.createSession({ model: modelOf(sum()), parallel: false, gpuOutputs: [] });
+    const compile = () => runtime.createSession({ model: modelOf(sum()), parallel: false });
     expect(compile).toThrow(expect.objectContaining({ code: 'FED_ORT_DEVICE' }));
     expect(compile).toThrow(/CUDA 12/);
   });
 
   it('a model that is none: throws instead of ending the process', () => {
     const runtime = new Runtime({ device: 'cpu', threads: 1, spin: false });
-    expect(() =>
-      runtime.createSession({ model: Uint8Array.of(1, 2, 3), parallel: false, gpuOutputs: [] }),
-    ).toThrow(expect.objectContaining({ code: 'FED_ORT_COMPILE' }));
+    expect(() => runtime.createSession({ model: Uint8Array.of(1, 2, 3), parallel: false })).toThrow(
+      expect.objectContaining({ code: 'FED_ORT_COMPILE' }),
+    );
   });
 });

@@ -31,7 +31,7 @@ const windows = fc.array(dimension, { minLength: 1, maxLength: 2 }).map((dimensi
   };
 });
 
-const indicesOf = (value: Value) => [...((value.source as { host: Int32Array }).host as Int32Array)];
+const indicesOf = (value: Value) => [...(value.source!.host as Int32Array)];
 
 describe('index tables', () => {
   it('patches: each output pixel and tap takes the input pixel below it, or the one past the last', () => {

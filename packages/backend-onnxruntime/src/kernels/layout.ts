@@ -25,7 +25,7 @@ function slice(x: Value, begin: readonly number[], size: readonly number[]): Val
  * from the same tensor: as a node, each offset would be another graph.
  */
 function sliceOfData(x: Value, begin: readonly number[], size: readonly number[]): Value | undefined {
-  if (x.source === undefined || !('host' in x.source) || sizeOf(size) === 0) return undefined;
+  if (x.source === undefined || sizeOf(size) === 0) return undefined;
   if (!slice_util.isSliceContinous(x.shape as number[], begin as number[], size as number[]))
     return undefined;
   let stride = x.size;
