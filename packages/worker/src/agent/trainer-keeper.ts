@@ -33,6 +33,10 @@ export interface TrainerSetup {
   readonly siteName: string;
   readonly engine: EngineName | 'auto';
   readonly threads?: number;
+  /** Threads that make images. @default see ShardOptions */
+  readonly imageThreads?: number;
+  /** Decoded images kept in memory, in bytes. @default see ShardOptions */
+  readonly maxCacheBytes?: number;
   /** All images are for evaluation: the trainer of a central test set. @default false */
   readonly testOnly?: boolean;
 }
@@ -78,13 +82,16 @@ export function createTrainerKeeper(
 /** How often a trainer may crash on one piece of work before it counts as failed. */
 const MAX_ATTEMPTS = 3;
 
-/** Runs `work` again while it rejects with FED_TRAINER_CRASHED, three times in all; any other error is the caller's. */
+/** The process is gone: a new one may fare better. */
+const DEATHS: readonly (string | undefined)[] = ['FED_TRAINER_CRASHED', 'FED_TRAINER_OUT_OF_MEMORY'];
+
+/** Runs `work` again while the trainer dies of it, three times in all; any other error is the caller's. */
 export async function withAttempts<T>(work: () => Promise<T>, emit: EmitWorkerEvent): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
       return await work();
     } catch (error) {
-      if (errorCode(error) !== 'FED_TRAINER_CRASHED') throw error;
+      if (!DEATHS.includes(errorCode(error))) throw error;
       const reason = (error as Error).message;
       emit({ type: 'trainer-crashed', attempt, attempts: MAX_ATTEMPTS, reason });
       if (attempt === MAX_ATTEMPTS) throw error;

@@ -1,6 +1,7 @@
 /**
  * Starts the trainer as a process of its own and speaks to it. A job ends in one of four ways: its result, an error
- * with a code, the abort that was asked for, or FED_TRAINER_CRASHED with the process's last words.
+ * with a code, the abort that was asked for, or FED_TRAINER_CRASHED or FED_TRAINER_OUT_OF_MEMORY with the process's
+ * last words.
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { createInterface } from 'node:readline';
@@ -8,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { RemoteError, type SiteReport } from '@tributary/shared-protocol';
 import type { Trainer, TrainerSetup } from '../agent/trainer-keeper.ts';
 import { WORKER_ERROR_CODES, WorkerError, type WorkerErrorCode } from '../errors.ts';
+import { crashOf, type OomKills, readOomKills } from './exit-cause.ts';
 import type { EvaluateJob, FromTrainer, JobResult, ToTrainer, TrainJob } from './messages.ts';
 
 export interface TrainerHandle extends Trainer {
@@ -45,13 +47,20 @@ let isFirstTrainer = true;
 /**
  * Returns the handle of a new trainer process that has its engine, images and model ready.
  *
- * Rejects with the code of what failed (FED_ENGINE_…, FED_DATA_…, FED_MODEL_…), or FED_TRAINER_CRASHED when the
+ * Rejects with the code of what failed (FED_ENGINE_…, FED_DATA_…, FED_MODEL_…), or what `crashOf` says when the
  * process ended. Jobs go one at a time: a second before the first has ended is a mistake, a TypeError.
  */
 export async function startTrainer(setup: TrainerSetup, events: TrainerEvents = {}): Promise<TrainerHandle> {
+  const started = readOomKills();
   const child = forkTrainer();
   let pending:
-    | { readonly what: string; settle(outcome: FromTrainer): void; crash(error: Error): void }
+    | {
+        readonly what: string;
+        /** When it began. */
+        readonly oomKills: OomKills;
+        settle(outcome: FromTrainer): void;
+        crash(error: Error): void;
+      }
     | undefined;
   const lastWords: string[] = [];
 
@@ -66,7 +75,7 @@ export async function startTrainer(setup: TrainerSetup, events: TrainerEvents = 
   // 'close' comes after the last output; 'exit' may not.
   const exited = new Promise<TrainerExit>((resolve) => {
     child.once('close', (code, signal) => {
-      pending?.crash(crashed(pending.what, { code, signal }, lastWords));
+      pending?.crash(crashOf(pending.what, { code, signal }, lastWords, pending.oomKills, readOomKills()));
       pending = undefined;
       resolve({ code, signal });
     });
@@ -93,8 +102,10 @@ export async function startTrainer(setup: TrainerSetup, events: TrainerEvents = 
     return await new Promise<FromTrainer>((resolve, reject) => {
       const onAbort = () => send(child, { type: 'abort' });
       const end = () => signal?.removeEventListener('abort', onAbort);
+      const oomKills = readOomKills();
       pending = {
         what,
+        oomKills,
         settle(outcome) {
           end();
           if (outcome.type === 'failed') reject(asError(outcome.code, outcome.message));
@@ -108,7 +119,8 @@ export async function startTrainer(setup: TrainerSetup, events: TrainerEvents = 
       };
       signal?.addEventListener('abort', onAbort, { once: true });
       if (child.exitCode !== null || child.signalCode !== null) {
-        pending.crash(crashed(what, { code: child.exitCode, signal: child.signalCode }, lastWords));
+        const exit = { code: child.exitCode, signal: child.signalCode };
+        pending.crash(crashOf(what, exit, lastWords, started, readOomKills()));
         pending = undefined;
       } else {
         send(child, message);
@@ -181,12 +193,6 @@ function forkTrainer(): ChildProcess {
 function send(child: ChildProcess, message: ToTrainer): void {
   // A send to a process that has just ended fails; its end is noticed by 'close'.
   if (child.connected) child.send(message, () => {});
-}
-
-function crashed(what: string, { code, signal }: TrainerExit, lastWords: readonly string[]): WorkerError {
-  const how = signal === null ? `with exit code ${code}` : `by ${signal}`;
-  const words = lastWords.length === 0 ? 'It left no words.' : `Its last words:\n${lastWords.join('\n')}`;
-  return new WorkerError('FED_TRAINER_CRASHED', `The trainer process ended ${how} during ${what}. ${words}`);
 }
 
 /** The trainer's own error, or one of another package with the same code and words. */
