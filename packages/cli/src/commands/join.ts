@@ -12,6 +12,8 @@ interface Flags {
   readonly name?: string;
   readonly engine: (typeof ENGINE_CHOICES)[number];
   readonly threads?: number;
+  readonly imageThreads?: number;
+  readonly imageCache?: number;
   readonly stateDir?: string;
   readonly json?: boolean;
 }
@@ -24,6 +26,8 @@ export function joinCommand(context: CliContext): Command {
     .option('--name <name>', 'this site’s name in the run (default: the host’s name)')
     .option('--engine <name>', `one of ${ENGINE_CHOICES.join(', ')}`, oneOf(ENGINE_CHOICES), 'auto')
     .option('--threads <number>', 'threads of the engine, where it has any', wholeNumber(1, 256))
+    .option('--image-threads <number>', 'threads that decode and augment images', wholeNumber(1, 64))
+    .option('--image-cache <MiB>', 'memory for decoded images', wholeNumber(0, 1_048_576))
     .option('--state-dir <dir>', 'where the credential and finished work are kept')
     .action(async (invite: string | undefined, _options: unknown, command: Command) => {
       const flags = command.optsWithGlobals<Flags>();
@@ -49,7 +53,7 @@ async function takePart(context: CliContext, invite: string | undefined, dataDir
   const { createSocketioTransport } = await import('@tributary/shared-protocol/socketio');
   const { createSiteView } = await import('../terminal/site-view.ts');
   const { openSession } = await import('../terminal/session.ts');
-  const { name, engine, threads, stateDir, json = false } = flags;
+  const { name, engine, threads, imageThreads, imageCache, stateDir, json = false } = flags;
   const isDue = oncePerSecond();
   const view = createSiteView({ colours: context.colours, print: (text) => session.print(text) });
   const session = openSession(context, (now) => (json ? [] : view.live(now)));
@@ -68,6 +72,8 @@ async function takePart(context: CliContext, invite: string | undefined, dataDir
       ...(invite === undefined ? {} : { invite }),
       ...(name === undefined ? {} : { name }),
       ...(threads === undefined ? {} : { threads }),
+      ...(imageThreads === undefined ? {} : { imageThreads }),
+      ...(imageCache === undefined ? {} : { maxCacheBytes: imageCache * 2 ** 20 }),
       ...(stateDir === undefined
         ? {}
         : { stateDir: (await import('node:path')).resolve(context.cwd, stateDir) }),

@@ -43,6 +43,10 @@ export interface JoinOptions {
   readonly engine?: TrainerSetup['engine'];
   /** Of the engine, where it has any. */
   readonly threads?: number;
+  /** Threads that decode and augment images. @default one a core but one, from 1 to 8 */
+  readonly imageThreads?: number;
+  /** Decoded images kept in memory, in bytes. @default 512 MiB, at most an eighth of the machine's memory */
+  readonly maxCacheBytes?: number;
   readonly transport: Transport;
   /** @default the trainer process of this package */
   readonly startTrainer?: StartTrainer;
@@ -100,7 +104,7 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
       uplink,
       delivery,
       prepare(federation) {
-        const { dataDir, engine = 'auto', threads } = options;
+        const { dataDir, engine = 'auto', threads, imageThreads, maxCacheBytes } = options;
         keeper ??= createTrainerKeeper(
           options.startTrainer ?? startTrainer,
           {
@@ -110,6 +114,8 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
             siteName: credential.name,
             engine,
             ...(threads === undefined ? {} : { threads }),
+            ...(imageThreads === undefined ? {} : { imageThreads }),
+            ...(maxCacheBytes === undefined ? {} : { maxCacheBytes }),
           },
           {
             onProgress: (progress) => site.desk?.onProgress(progress),

@@ -1,7 +1,8 @@
 /** Featurewise statistics of a site's own training images, gathered image by image. */
 import type { ResolvedOptions } from '../images/options.ts';
 import { channelLayout, normalize, rescale } from '../images/standardize.ts';
-import { ChannelMoments, checkZcaFeatures, type Statistics, zcaMatrix } from '../images/statistics.ts';
+import { ChannelMoments, type Statistics } from '../images/statistics.ts';
+import { checkZcaFeatures, zcaMatrix } from '../images/zca.ts';
 import type { Example } from './layout.ts';
 
 /**

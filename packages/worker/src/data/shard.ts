@@ -1,17 +1,19 @@
 /**
- * A site's images as batches for training: listed in Keras's order, bad ones set aside, decoded ahead of need on the
- * image library's threads, kept as bytes while there is room, augmented and standardised. What comes out depends on
- * the files and the seed alone, whatever the threads do.
+ * A site's images as batches for training: listed in Keras's order, bad ones set aside, then made ahead of need by the
+ * image threads of pipeline/ in a ring of shared memory, and kept decoded while there is room. What comes out depends
+ * on the files and the seed alone, whatever the threads do.
  */
+import { availableParallelism, totalmem } from 'node:os';
 import type { AugmentationPlan, InputPlan } from '@tributary/shared-protocol';
 import { WorkerError } from '../errors.ts';
 import { BatchOrder } from '../images/batch-order.ts';
 import { type BatchedTf, createBatchedPath } from '../images/batched.ts';
-import { type ColorMode, loadImage } from '../images/decode.ts';
 import { ImageDataGenerator } from '../images/image-data-generator.ts';
-import type { RandomTransform } from '../images/random-transform.ts';
+import { createImagePool, type ImagePool } from '../pipeline/image-pool.ts';
+import { createPixelCache } from '../pipeline/pixel-cache.ts';
+import { createRing, type PlannedBatch } from '../pipeline/ring.ts';
 import { fitStatistics } from './fit.ts';
-import { type Example, readLayout, readTestLayout } from './layout.ts';
+import { type Example, type Layout, readLayout, readTestLayout } from './layout.ts';
 import { findUnreadable, type Unreadable } from './verify.ts';
 
 export interface ShardOptions {
@@ -33,8 +35,10 @@ export interface ShardOptions {
   maxUnreadableShare: number;
   /** Where what is known about the files is kept, to make the next start quick. */
   cacheDir?: string | undefined;
-  /** Decoded and resized images kept in memory, in bytes. @default 512 MiB */
+  /** Decoded and resized images kept in memory, in bytes. @default 512 MiB, at most an eighth of the machine's memory */
   maxCacheBytes?: number | undefined;
+  /** Threads that make images; 0: the calling thread does. @default one a core but one, from 1 to 8 */
+  imageThreads?: number | undefined;
   /** Called while the images are looked at, with their share in [0, 1]. */
   onProgress?: ((share: number) => void) | undefined;
   signal?: AbortSignal | undefined;
@@ -48,8 +52,9 @@ export interface ShardReport {
   unreadable: Unreadable[];
 }
 
-/** NHWC; the buffers are the receiver's own. */
+/** NHWC. */
 export interface Batch {
+  /** Valid until the next batch is asked for: its memory is used again. */
   images: Float32Array;
   /** [n, height, width, channels] */
   shape: [number, number, number, number];
@@ -75,19 +80,16 @@ export interface Shard {
   trainBatches(options: TrainBatchesOptions): AsyncIterable<Batch>;
   /** Yields the test images in order, standardised but not augmented. */
   testBatches(options?: { signal?: AbortSignal | undefined }): AsyncIterable<Batch>;
-  /** Ends every iteration and frees the cache. */
+  /** Ends every iteration and the image threads. */
   close(): Promise<void>;
 }
 
-/** Batches decoded ahead of the one that is being used. */
-const LOOK_AHEAD = 2;
+const MAX_CACHE_BYTES = 512 * 2 ** 20;
+const MAX_IMAGE_THREADS = 8;
 
-const COLOR_MODES: Record<InputPlan['channels'], ColorMode> = { 1: 'grayscale', 3: 'rgb', 4: 'rgba' };
-
-/** One batch before its pixels are there. */
-interface PlannedBatch {
-  examples: Example[];
-  transforms: RandomTransform[] | undefined;
+/** A batch as it was planned, and its examples. */
+interface PlannedExamples extends PlannedBatch {
+  readonly examples: readonly Example[];
 }
 
 /**
@@ -97,18 +99,35 @@ interface PlannedBatch {
  *   FED_DATA_TOO_MANY_UNREADABLE, FED_DATA_ZCA_TOO_LARGE
  */
 export async function openShard(options: ShardOptions): Promise<Shard> {
-  const { classes, input, signal } = options;
   const layout = options.testOnly
-    ? await readTestLayout(options.dataDir, classes)
-    : await readLayout(options.dataDir, classes, options.validationSplit);
-  const pixels = createPixelCache(input, options.maxCacheBytes ?? 512 * 2 ** 20);
+    ? await readTestLayout(options.dataDir, options.classes)
+    : await readLayout(options.dataDir, options.classes, options.validationSplit);
+  const { path: _, ...augmentation } = options.augmentation;
+  const threads =
+    options.imageThreads ?? Math.min(MAX_IMAGE_THREADS, Math.max(1, availableParallelism() - 1));
+  const pool = createImagePool({ input: options.input, augmentation }, threads);
+  try {
+    return await fillShard(options, layout, pool);
+  } catch (error) {
+    await pool.close();
+    throw error;
+  }
+}
+
+async function fillShard(options: ShardOptions, layout: Layout, pool: ImagePool): Promise<Shard> {
+  const { classes, input, batchSize, signal } = options;
+  const shape = [input.height, input.width, input.channels] as const;
+  const length = shape[0] * shape[1] * shape[2];
+  const maxCacheBytes = options.maxCacheBytes ?? Math.min(MAX_CACHE_BYTES, totalmem() / 8);
+  const cache = createPixelCache(length, maxCacheBytes);
+  const ring = createRing({ pool, cache, length, batchSize });
   const everything = [...layout.train, ...layout.test];
   const unreadable = await findUnreadable(
     everything.map((example) => example.file),
     {
       dataDir: options.dataDir,
       cacheDir: options.cacheDir,
-      decode: pixels.load,
+      decode: (file, index) => ring.look(file, index < layout.train.length ? 'train' : 'test'),
       onProgress: options.onProgress,
       signal,
     },
@@ -125,52 +144,53 @@ export async function openShard(options: ShardOptions): Promise<Shard> {
     );
   }
 
-  const shape = [input.height, input.width, input.channels] as const;
   const { path, ...plan } = options.augmentation;
   const generator = new ImageDataGenerator(plan);
-  generator.statistics = await fitStatistics(generator.options, shape, fitted, pixels.load, signal);
+  const load = (file: string) => ring.decode(file, options.testOnly ? 'test' : 'train');
+  generator.statistics = await fitStatistics(generator.options, shape, fitted, load, signal);
+  pool.useStatistics(generator.statistics);
 
   const ended = new AbortController();
-  const length = shape[0] * shape[1] * shape[2];
 
   async function* batches(
-    planned: Iterable<PlannedBatch>,
+    planned: Iterable<PlannedExamples>,
     tf: BatchedTf | undefined,
     abort: AbortSignal | undefined,
-  ) {
+  ): AsyncGenerator<Batch> {
+    const signals = abort === undefined ? [ended.signal] : [ended.signal, abort];
     const augment = tf && path === 'batched' ? createBatchedPath(tf, generator) : undefined;
-    for await (const { batch, images } of prefetch(planned, pixels.load, [ended.signal, abort])) {
+    // Engines copy what they are given, but not all of them from shared memory.
+    const own = augment ? undefined : new Float32Array(batchSize * length);
+    for await (const { batch, slot } of ring.batches(planned, augment ? 'bytes' : 'floats', signals)) {
       const { examples, transforms } = batch;
-      const labels = Int32Array.from(examples, ({ label }) => label);
-      const batchShape: Batch['shape'] = [examples.length, ...shape];
-      if (transforms && augment) {
-        yield { images: await augment(images, shape, transforms), shape: batchShape, labels };
-        continue;
+      const n = examples.length;
+      let images: Float32Array;
+      if (augment && transforms) {
+        const pixels = examples.map((_, i) => new Uint8Array(slot, i * length, length));
+        images = await augment(pixels, shape, transforms);
+      } else {
+        images = own!.subarray(0, n * length);
+        images.set(new Float32Array(slot, 0, n * length));
       }
-      const data = new Float32Array(examples.length * length);
-      images.forEach((image, i) => {
-        const target = data.subarray(i * length, (i + 1) * length);
-        if (transforms) generator.applyTransformInto({ data: image, shape }, transforms[i]!, target);
-        else target.set(image);
-        generator.standardize({ data: target, shape });
-      });
-      yield { images: data, shape: batchShape, labels };
+      yield { images, shape: [n, ...shape], labels: Int32Array.from(examples, ({ label }) => label) };
     }
   }
 
-  function* planTraining({ seed, epochs, steps }: TrainBatchesOptions): Generator<PlannedBatch> {
-    const order = new BatchOrder({ count: train.length, batchSize: options.batchSize, shuffle: true, seed });
+  function* planTraining({ seed, epochs, steps }: TrainBatchesOptions): Generator<PlannedExamples> {
+    const order = new BatchOrder({ count: train.length, batchSize, shuffle: true, seed });
     const total = steps ?? (epochs ?? 1) * order.length;
     for (let step = 0; step < total; step++) {
       const { indices, random } = order.next();
       const examples = Array.from(indices, (index) => train[index]!);
-      yield { examples, transforms: examples.map(() => generator.getRandomTransform(shape, random)) };
+      const transforms = examples.map(() => generator.getRandomTransform(shape, random));
+      yield { examples, files: examples.map(({ file }) => file), transforms, rank: 'train' };
     }
   }
 
-  function* planTesting(): Generator<PlannedBatch> {
-    for (let at = 0; at < test.length; at += options.batchSize) {
-      yield { examples: test.slice(at, at + options.batchSize), transforms: undefined };
+  function* planTesting(): Generator<PlannedExamples> {
+    for (let at = 0; at < test.length; at += batchSize) {
+      const examples = test.slice(at, at + batchSize);
+      yield { examples, files: examples.map(({ file }) => file), rank: 'test' };
     }
   }
 
@@ -187,80 +207,7 @@ export async function openShard(options: ShardOptions): Promise<Shard> {
     testBatches: (request = {}) => batches(planTesting(), undefined, request.signal),
     close: async () => {
       ended.abort(new DOMException('The shard was closed', 'AbortError'));
-      pixels.clear();
-    },
-  };
-}
-
-/**
- * Decodes `LOOK_AHEAD` batches ahead. A failure is thrown at its own batch; leaving the loop early waits for nothing
- * and leaves no rejection behind.
- */
-async function* prefetch(
-  planned: Iterable<PlannedBatch>,
-  load: (file: string) => Promise<Uint8Array>,
-  signals: readonly (AbortSignal | undefined)[],
-): AsyncGenerator<{ batch: PlannedBatch; images: Uint8Array[] }> {
-  const check = () => {
-    for (const signal of signals) signal?.throwIfAborted();
-  };
-  const queue: { batch: PlannedBatch; images: Promise<Uint8Array[]> }[] = [];
-  const plans = planned[Symbol.iterator]();
-  const fill = () => {
-    while (queue.length <= LOOK_AHEAD) {
-      const next = plans.next();
-      if (next.done) return;
-      const images = Promise.all(next.value.examples.map(({ file }) => load(file)));
-      // Seen when the batch's turn comes; until then it must not count as unhandled.
-      images.catch(() => {});
-      queue.push({ batch: next.value, images });
-    }
-  };
-  for (;;) {
-    check();
-    fill();
-    const first = queue.shift();
-    if (!first) return;
-    const images = await first.images;
-    check();
-    yield { batch: first.batch, images };
-  }
-}
-
-/** Decoded, resized bytes by file; kept until the bound is reached, and not replaced after: a shuffled epoch visits
- * every file once, so no order of replacement would do better. */
-function createPixelCache(input: InputPlan, maxBytes: number) {
-  const kept = new Map<string, Uint8Array>();
-  const pending = new Map<string, Promise<Uint8Array>>();
-  let bytes = 0;
-  const decode = async (file: string) => {
-    const { data } = await loadImage(file, {
-      colorMode: COLOR_MODES[input.channels],
-      targetSize: [input.height, input.width],
-      interpolation: input.interpolation,
-      keepAspectRatio: input.keepAspectRatio,
-    });
-    if (bytes + data.length <= maxBytes) {
-      bytes += data.length;
-      // Not a view on the decoder's larger buffer.
-      kept.set(file, data.byteLength === data.buffer.byteLength ? data : data.slice());
-    }
-    return data;
-  };
-  return {
-    load(file: string): Promise<Uint8Array> {
-      const ready = kept.get(file);
-      if (ready) return Promise.resolve(ready);
-      let running = pending.get(file);
-      if (!running) {
-        running = decode(file).finally(() => pending.delete(file));
-        pending.set(file, running);
-      }
-      return running;
-    },
-    clear() {
-      kept.clear();
-      bytes = maxBytes;
+      await pool.close();
     },
   };
 }

@@ -15,6 +15,16 @@ export interface Sampling {
   order: 0 | 1;
 }
 
+/** What happens to a value on its way out. */
+export interface Finish {
+  flipHorizontal: boolean;
+  flipVertical: boolean;
+  /** A factor, of the target's precision; 1 leaves values as they are. */
+  scale: number;
+}
+
+export const PLAIN: Finish = { flipHorizontal: false, flipVertical: false, scale: 1 };
+
 /**
  * Writes the resampled image to `target`, which must not overlap `source`. Both hold height × width × channels values
  * with the channels last; for channels_first call it once a plane with `channels: 1`.
@@ -25,8 +35,12 @@ export function resample(
   size: Size,
   affine: Affine,
   sampling: Sampling,
+  finish: Finish = PLAIN,
 ): void {
   const { height, width, channels } = size;
+  const { flipHorizontal, flipVertical } = finish;
+  const scale = target instanceof Float32Array ? Math.fround(finish.scale) : finish.scale;
+  const step = flipHorizontal ? -channels : channels;
   const [m00, m01, m10, m11, o0, o1] = affine;
   const linear = sampling.order === 1;
   const interior = { from: 0, to: 0 };
@@ -40,12 +54,17 @@ export function resample(
     narrow(interior, x, m11, width - 1);
     const from = Math.min(interior.from, width);
     const to = Math.max(interior.to, from);
-    border(source, target, size, r, 0, from, y, m01, x, m11, sampling);
-    const at = (r * width + from) * channels;
-    if (channels === 3) bilinear3(source, target, width, at, from, to, y, m01, x, m11);
-    else if (channels === 1) bilinear1(source, target, width, at, from, to, y, m01, x, m11);
-    else bilinear(source, target, width, channels, at, from, to, y, m01, x, m11);
-    border(source, target, size, r, to, width, y, m01, x, m11, sampling);
+    const row = (flipVertical ? height - 1 - r : r) * width;
+    const start = (row + (flipHorizontal ? width - 1 : 0)) * channels;
+    border(source, target, size, start, step, 0, from, y, m01, x, m11, sampling);
+    const at = start + from * step;
+    if (channels === 3) bilinear3(source, target, width, at, step, from, to, y, m01, x, m11);
+    else if (channels === 1) bilinear1(source, target, width, at, step, from, to, y, m01, x, m11);
+    else bilinear(source, target, width, channels, at, step, from, to, y, m01, x, m11);
+    border(source, target, size, start, step, to, width, y, m01, x, m11, sampling);
+    if (scale === 1) continue;
+    const end = (row + width) * channels;
+    for (let i = row * channels; i < end; i++) target[i] = target[i]! * scale;
   }
 }
 
@@ -87,6 +106,7 @@ function bilinear3(
   target: Floats,
   width: number,
   start: number,
+  step: number,
   from: number,
   to: number,
   y0: number,
@@ -114,7 +134,7 @@ function bilinear3(
       source[p + 1]! * w00 + source[p + 4]! * w01 + source[q + 1]! * w10 + source[q + 4]! * w11;
     target[at + 2] =
       source[p + 2]! * w00 + source[p + 5]! * w01 + source[q + 2]! * w10 + source[q + 5]! * w11;
-    at += 3;
+    at += step;
   }
 }
 
@@ -123,6 +143,7 @@ function bilinear1(
   target: Floats,
   width: number,
   start: number,
+  step: number,
   from: number,
   to: number,
   y0: number,
@@ -140,11 +161,12 @@ function bilinear1(
     const tx = x - ix;
     const p = iy * width + ix;
     const q = p + width;
-    target[at++] =
+    target[at] =
       source[p]! * ((1 - ty) * (1 - tx)) +
       source[p + 1]! * ((1 - ty) * tx) +
       source[q]! * (ty * (1 - tx)) +
       source[q + 1]! * (ty * tx);
+    at += step;
   }
 }
 
@@ -154,6 +176,7 @@ function bilinear(
   width: number,
   channels: number,
   start: number,
+  step: number,
   from: number,
   to: number,
   y0: number,
@@ -172,21 +195,23 @@ function bilinear(
     const p = (iy * width + ix) * channels;
     const q = p + width * channels;
     for (let k = 0; k < channels; k++) {
-      target[at++] =
+      target[at + k] =
         source[p + k]! * ((1 - ty) * (1 - tx)) +
         source[p + channels + k]! * ((1 - ty) * tx) +
         source[q + k]! * (ty * (1 - tx)) +
         source[q + channels + k]! * (ty * tx);
     }
+    at += step;
   }
 }
 
-/** Columns [from, to) of row r, with the fill mode's rules. */
+/** Columns [from, to) of a row that begins at `start`, with the fill mode's rules. */
 function border(
   source: Pixels,
   target: Floats,
   size: Size,
-  r: number,
+  start: number,
+  step: number,
   from: number,
   to: number,
   y0: number,
@@ -197,15 +222,15 @@ function border(
 ): void {
   const { height, width, channels } = size;
   const { fillMode, cval, order } = sampling;
-  let at = (r * width + from) * channels;
+  let at = start + from * step;
   for (let c = from; c < to; c++) {
     const y = mapCoordinate(y0 + c * dy, height, fillMode);
     const x = mapCoordinate(x0 + c * dx, width, fillMode);
     if (y === -2 || x === -2) {
-      for (let k = 0; k < channels; k++) target[at++] = cval;
+      for (let k = 0; k < channels; k++) target[at + k] = cval;
     } else if (order === 0) {
       const p = (inside(Math.floor(y + 0.5), height) * width + inside(Math.floor(x + 0.5), width)) * channels;
-      for (let k = 0; k < channels; k++) target[at++] = source[p + k]!;
+      for (let k = 0; k < channels; k++) target[at + k] = source[p + k]!;
     } else {
       const iy = Math.floor(y);
       const ix = Math.floor(x);
@@ -224,10 +249,11 @@ function border(
       const p10 = (bottom + left) * channels;
       const p11 = (bottom + right) * channels;
       for (let k = 0; k < channels; k++) {
-        target[at++] =
+        target[at + k] =
           source[p00 + k]! * w00 + source[p01 + k]! * w01 + source[p10 + k]! * w10 + source[p11 + k]! * w11;
       }
     }
+    at += step;
   }
 }
 

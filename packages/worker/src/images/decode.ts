@@ -41,23 +41,32 @@ sharp.cache(false);
  * @throws WorkerError FED_IMAGE_UNREADABLE or FED_IMAGE_TOO_LARGE, with the file and the reason in the message
  */
 export async function loadImage(file: string, options: LoadOptions = {}): Promise<Raster> {
-  const { colorMode = 'rgb', targetSize, interpolation = 'nearest', keepAspectRatio = false } = options;
   let bytes: Uint8Array;
   try {
     bytes = await readFile(file);
   } catch (cause) {
-    throw unreadable(
-      file,
-      `it can't be opened (${(cause as NodeJS.ErrnoException).code ?? 'unknown'})`,
-      cause,
-    );
+    throw unopenable(file, cause);
   }
-  const decoded = await decodeImage(bytes, file, options.maxPixels);
+  return fitImage(await decodeImage(bytes, file, options.maxPixels), options);
+}
+
+/** Returns a decoded image in the colour mode and size asked for; the same object when nothing changes. */
+export function fitImage(decoded: Raster, options: LoadOptions): Raster {
+  const { colorMode = 'rgb', targetSize, interpolation = 'nearest', keepAspectRatio = false } = options;
   const converted = convertColour(decoded, colorMode);
   if (!targetSize) return converted;
   const [height, width] = targetSize;
   const box = keepAspectRatio ? centreBox(converted, height, width) : undefined;
   return resize(converted, height, width, interpolation, box);
+}
+
+/** Returns the error of a file that can't be read. */
+export function unopenable(file: string, cause: unknown): WorkerError {
+  return unreadable(
+    file,
+    `it can't be opened (${(cause as NodeJS.ErrnoException).code ?? 'unknown'})`,
+    cause,
+  );
 }
 
 /**

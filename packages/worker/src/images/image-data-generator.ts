@@ -2,17 +2,16 @@
  * Keras's ImageDataGenerator, option by option: random transforms in Keras's order from numpy's generator, so that a
  * seeded run here augments exactly as it would there. Images are [height, width, channels] (or channels first) floats.
  */
-import { resample } from './affine.ts';
+import { transformInto } from './apply.ts';
 import { ArrayFlow, type ArrayFlowOptions } from './array-flow.ts';
-import { flipHorizontal, flipVertical, scaleBrightness, shiftChannels } from './colour.ts';
 import { DirectoryFlow, type DirectoryFlowOptions } from './directory-flow.ts';
-import { affineMatrix } from './matrix.ts';
 import { Mt19937 } from './mt19937.ts';
 import { type ImageDataGeneratorOptions, type ResolvedOptions, resolveOptions } from './options.ts';
 import { checkLength, type Floats, type ImageArray, type ImageBatch, type Pixels, sizeOf } from './pixels.ts';
 import { drawTransform, IDENTITY, type RandomTransform } from './random-transform.ts';
 import { channelLayout, missingStatistics, normalize, rescale, standardizeInPlace } from './standardize.ts';
-import { ChannelMoments, checkZcaFeatures, type Statistics, zcaMatrix } from './statistics.ts';
+import { ChannelMoments, type Statistics } from './statistics.ts';
+import { checkZcaFeatures, zcaMatrix } from './zca.ts';
 
 export interface FitOptions {
   /** Fit on randomly transformed copies instead of the images themselves. @default false */
@@ -63,27 +62,7 @@ export class ImageDataGenerator {
 
   /** `applyTransform` into `target`, which has the image's length and shares no memory with it. */
   applyTransformInto(image: ImageArray<Pixels>, params: RandomTransform, target: Floats): void {
-    const { dataFormat, variant, fillMode, cval, interpolationOrder: order } = this.options;
-    const size = sizeOf(image.shape, dataFormat);
-    const affine = affineMatrix(params, size.height, size.width, variant);
-    if (!affine) target.set(image.data);
-    else if (dataFormat === 'channels_last')
-      resample(image.data, target, size, affine, { fillMode, cval, order });
-    else {
-      const plane = size.height * size.width;
-      for (let at = 0; at < target.length; at += plane) {
-        const from = image.data.subarray(at, at + plane);
-        resample(from, target.subarray(at, at + plane), { ...size, channels: 1 }, affine, {
-          fillMode,
-          cval,
-          order,
-        });
-      }
-    }
-    if (params.channelShiftIntensity !== null) shiftChannels(target, params.channelShiftIntensity);
-    if (params.flipHorizontal) flipHorizontal(target, size, dataFormat);
-    if (params.flipVertical) flipVertical(target, size, dataFormat);
-    if (params.brightness !== null) scaleBrightness(target, params.brightness, size, dataFormat, variant);
+    transformInto(this.options, image, params, target);
   }
 
   /** Returns a copy transformed by the next random transform (see `getRandomTransform`). */

@@ -10,10 +10,13 @@ import type { TrainerSetup } from '../agent/trainer-keeper.ts';
 import { openShard, type Shard } from '../data/shard.ts';
 import { openLocalModel } from './local-model.ts';
 import type { EvaluateJob, FromTrainer, JobResult, ToTrainer, TrainJob } from './messages.ts';
-import { evaluateModel, type JobContext, type JobOptions, trainRound } from './train.ts';
+import { evaluateModel, type JobContext, type JobOptions, type Timing, trainRound } from './train.ts';
 
 /** Progress goes out when it has grown by this much. */
 const PROGRESS_STEP = 0.01;
+/** A wait for images that is worth a word: at least this long, and at least this share of the round. */
+const LONG_WAIT_MS = 2000;
+const LONG_WAIT_SHARE = 0.1;
 
 let context: (JobContext & { readonly data: Shard }) | undefined;
 let current: AbortController | undefined;
@@ -73,6 +76,8 @@ async function prepare(setup: TrainerSetup): Promise<FromTrainer> {
     testOnly: setup.testOnly,
     maxUnreadableShare,
     cacheDir: workDir,
+    imageThreads: setup.imageThreads,
+    maxCacheBytes: setup.maxCacheBytes,
     onProgress: progressReporter(),
   });
   const local = await openLocalModel(federation);
@@ -100,12 +105,22 @@ async function train(job: TrainJob, options: JobOptions): Promise<FromTrainer> {
   const { update, numExamples, metrics } = await trainRound(
     prepared(),
     { round, learningRate, global: tensors },
-    options,
+    { ...options, onTiming: tellIfItWaited },
   );
   crashPoint('trainer:before-update');
   await writeFileAtomic(job.outFile, encodeFrame(update, { round }));
   crashPoint('trainer:after-update');
   return done({ numExamples, metrics });
+}
+
+/** A site whose engine waits for images is slower than it could be, and its operator can do something about it. */
+function tellIfItWaited({ waitedMs, totalMs }: Timing): void {
+  if (waitedMs < LONG_WAIT_MS || waitedMs < LONG_WAIT_SHARE * totalMs) return;
+  const share = Math.round((100 * waitedMs) / totalMs);
+  const message =
+    `Training waited for images ${share}% of the time (${(waitedMs / 1000).toFixed(1)} s). ` +
+    'More image threads (--image-threads), more decoded images in memory (--image-cache) or smaller files would help.';
+  send({ type: 'log', message });
 }
 
 async function evaluate(job: EvaluateJob, options: JobOptions): Promise<FromTrainer> {

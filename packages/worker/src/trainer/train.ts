@@ -27,7 +27,7 @@ export interface TrainingData {
 }
 
 export interface TrainingBatch {
-  /** n examples, one after the other. */
+  /** n examples, one after the other; valid until the next batch is asked for. */
   readonly images: Float32Array;
   /** n, then the shape of one example. */
   readonly shape: readonly number[];
@@ -46,6 +46,15 @@ export interface JobOptions {
   readonly signal?: AbortSignal;
   /** Share of the job that is done, in [0, 1]. */
   readonly onProgress?: (progress: number) => void;
+  /** Called at the end of training. Apart from the result, which is the same however long it took. */
+  readonly onTiming?: (timing: Timing) => void;
+}
+
+/** Of the loop over batches, in millis. */
+export interface Timing {
+  readonly totalMs: number;
+  /** What went by while no batch was ready. */
+  readonly waitedMs: number;
 }
 
 export interface TrainResult {
@@ -103,7 +112,8 @@ export async function trainRound(
       signal: options.signal,
     });
     let step = 0;
-    for await (const batch of batches) {
+    const clock = createClock();
+    for await (const batch of clock.timed(batches)) {
       options.signal?.throwIfAborted();
       if (step % stepsAnEpoch === 0) averages = createAverages();
       decayWeights(local.trainable, learningRate, training.weightDecay);
@@ -127,6 +137,7 @@ export async function trainRound(
       await nextTurn();
     }
     options.signal?.throwIfAborted();
+    options.onTiming?.(clock.read());
     const update = await local.readUpdate(global);
     return { numExamples: trainExamples, metrics: averages.result(), update };
   } finally {
@@ -243,6 +254,23 @@ async function readAndDispose(measured: Measured): Promise<Record<string, number
     tensor.dispose();
   }
   return values;
+}
+
+/** Measures a loop over batches: how long it ran, and how much of that it waited for the next. */
+function createClock() {
+  const startedAt = performance.now();
+  let waitedMs = 0;
+  return {
+    async *timed<T>(batches: AsyncIterable<T>): AsyncGenerator<T> {
+      let askedAt = performance.now();
+      for await (const batch of batches) {
+        waitedMs += performance.now() - askedAt;
+        yield batch;
+        askedAt = performance.now();
+      }
+    },
+    read: () => ({ totalMs: performance.now() - startedAt, waitedMs }),
+  };
 }
 
 /** Averages over examples from averages over batches. */

@@ -54,9 +54,10 @@ async function failure(changes: Partial<ShardOptions> = {}) {
   throw new Error('the shard was opened');
 }
 
+/** Copies, since the memory of a batch is used again for the next. */
 async function collect(batches: AsyncIterable<Batch>): Promise<Batch[]> {
   const all: Batch[] = [];
-  for await (const batch of batches) all.push(batch);
+  for await (const batch of batches) all.push({ ...batch, images: batch.images.slice() });
   return all;
 }
 
