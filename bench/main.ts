@@ -3,6 +3,7 @@ const benches: Record<string, () => Promise<{ bench: (args: string[]) => Promise
   round: () => import('./round.ts'),
   memory: () => import('./memory.ts'),
   'local-training': () => import('./local-training.ts'),
+  pipeline: () => import('./pipeline.ts'),
 };
 
 const [name, ...args] = process.argv.slice(2);
