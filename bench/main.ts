@@ -3,6 +3,7 @@ const benches: Record<string, () => Promise<{ bench: (args: string[]) => Promise
   round: () => import('./round.ts'),
   memory: () => import('./memory.ts'),
   'local-training': () => import('./local-training.ts'),
+  heartbeats: () => import('./heartbeats.ts'),
   pipeline: () => import('./pipeline.ts'),
 };
 

@@ -152,7 +152,9 @@ async function cacheAlone(settings: object, count: number): Promise<void> {
     speeds.push(count / (await worker.next<{ seconds: number }>('passed')).seconds);
   }
   await worker.stop();
-  console.log(`Without training, decoded images from the cache: ${median(speeds.slice(1)).toFixed(0)} images/s`);
+  console.log(
+    `Without training, decoded images from the cache: ${median(speeds.slice(1)).toFixed(0)} images/s`,
+  );
 }
 
 async function whileTraining(settings: object, rounds: number): Promise<void> {

@@ -1,3 +1,4 @@
+export { type Lateness, watchLateness } from './lateness.ts';
 export { maxAbsDifference, once, withCode } from './matchers.ts';
 export type {
   ScriptedJob,

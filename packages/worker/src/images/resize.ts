@@ -72,13 +72,24 @@ function nearest(image: Raster, height: number, width: number, box: Box): Raster
   const { channels } = image;
   const columns = positions(box.left, box.right, width);
   const rows = positions(box.top, box.bottom, height);
+  const source = image.data;
   const data = new Uint8Array(height * width * channels);
+  for (let c = 0; c < width; c++) columns[c]! *= channels;
   let at = 0;
   for (let r = 0; r < height; r++) {
-    const row = rows[r]! * image.width;
-    for (let c = 0; c < width; c++) {
-      const from = (row + columns[c]!) * channels;
-      for (let k = 0; k < channels; k++) data[at++] = image.data[from + k]!;
+    const row = rows[r]! * image.width * channels;
+    if (channels === 3) {
+      for (let c = 0; c < width; c++, at += 3) {
+        const from = row + columns[c]!;
+        data[at] = source[from]!;
+        data[at + 1] = source[from + 1]!;
+        data[at + 2] = source[from + 2]!;
+      }
+    } else {
+      for (let c = 0; c < width; c++) {
+        const from = row + columns[c]!;
+        for (let k = 0; k < channels; k++) data[at++] = source[from + k]!;
+      }
     }
   }
   return { data, height, width, channels };
