@@ -12,6 +12,7 @@ interface TrainingSetup extends Omit<ImagesSetup, 'imageThreads'> {
   readonly imageThreads?: number;
   readonly engine: Parameters<typeof loadEngine>[0] extends { prefer?: infer P } | undefined ? P : never;
   readonly steps: number;
+  readonly batch?: number;
 }
 
 const { setup, send, on } = party<TrainingSetup>();
@@ -20,6 +21,8 @@ const engine = await loadEngine({ prefer: setup.engine });
 const { input, augmentation, training } = recipeFor('image-cnn', 2);
 const classes = ['a', 'b'];
 const initial = buildModel('image-cnn', { input, numClasses: 2, seed: 1 });
+// WebAssembly has 2 GiB, which a step of 32 such images does not fit into.
+const batchSize = setup.batch ?? (engine.name === 'wasm' || engine.name === 'cpu' ? 8 : training.batchSize);
 const { topology, weights } = await modelArtifact(initial);
 initial.dispose();
 const federation = federationViewSchema.parse({
@@ -31,7 +34,7 @@ const federation = federationViewSchema.parse({
   classes,
   input,
   augmentation,
-  training: { ...training, epochs: undefined, steps },
+  training: { ...training, batchSize, epochs: undefined, steps },
   maxUnreadableShare: 0,
   topology,
   frozenWeights: [],
@@ -41,13 +44,13 @@ const data = await openShard({
   classes,
   input,
   augmentation,
-  batchSize: training.batchSize,
+  batchSize,
   maxUnreadableShare: 0,
   maxCacheBytes,
   imageThreads,
 });
 const local = await openLocalModel(federation);
-send('ready', `${engine.name}: ${engine.description}`);
+send('ready', `${engine.name}: ${engine.description}; batches of ${batchSize}`);
 
 on('round', (round) => {
   void (async () => {
@@ -58,6 +61,6 @@ on('round', (round) => {
     const context = { federation, siteName: 'bench', local, data };
     const job = { round: round as number, global: weights, learningRate: 1e-3 };
     await trainRound(context, job, { onTiming });
-    send('trained', { ...timing, images: steps * training.batchSize });
+    send('trained', { ...timing, images: steps * batchSize, steps });
   })();
 });

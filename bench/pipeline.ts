@@ -29,6 +29,7 @@ export async function bench(args: string[]): Promise<void> {
       steps: { type: 'string', default: '4' },
       rounds: { type: 'string', default: '2' },
       engine: { type: 'string', default: 'auto' },
+      batch: { type: 'string' },
       'image-threads': { type: 'string' },
       'no-training': { type: 'boolean', default: false },
     },
@@ -48,7 +49,12 @@ export async function bench(args: string[]): Promise<void> {
     await cacheAlone(settings, count);
     if (values['no-training']) return;
     await whileTraining(
-      { ...settings, engine: values.engine, steps: Number(values.steps) },
+      {
+        ...settings,
+        engine: values.engine,
+        steps: Number(values.steps),
+        ...(values.batch === undefined ? {} : { batch: Number(values.batch) }),
+      },
       Number(values.rounds),
     );
   } finally {
@@ -158,7 +164,7 @@ async function cacheAlone(settings: object, count: number): Promise<void> {
 }
 
 async function whileTraining(settings: object, rounds: number): Promise<void> {
-  console.log('\nWith the seed network training, batch 32:');
+  console.log('\nWith the seed network training:');
   console.log('decoded images kept   round   images/s   s a step   waited for images');
   for (const [name, maxCacheBytes] of [
     ['none', 0],
@@ -169,12 +175,12 @@ async function whileTraining(settings: object, rounds: number): Promise<void> {
     if (maxCacheBytes === 0) console.log(`(${engine})`);
     for (let round = 1; round <= rounds; round++) {
       trainer.send('round', round);
-      const { totalMs, waitedMs, images } = await trainer.next<{
+      const { totalMs, waitedMs, images, steps } = await trainer.next<{
         totalMs: number;
         waitedMs: number;
         images: number;
+        steps: number;
       }>('trained');
-      const steps = images / 32;
       console.log(
         `${name.padStart(19)}   ${String(round).padStart(5)}   ${(images / (totalMs / 1000)).toFixed(1).padStart(8)}   ` +
           `${(totalMs / 1000 / steps).toFixed(2).padStart(8)}   ${((100 * waitedMs) / totalMs).toFixed(2)} % (${waitedMs.toFixed(0)} ms)`,
