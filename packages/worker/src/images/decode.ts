@@ -8,6 +8,7 @@ import { readFile } from 'node:fs/promises';
 import { decode as decodeBmp } from 'bmp-ts';
 import sharp from 'sharp';
 import { WorkerError } from '../errors.ts';
+import { plainJpegSize } from './jpeg.ts';
 import { decodeNetpbm, isNetpbm, netpbmSize } from './netpbm.ts';
 import { centreBox, type Interpolation, type Raster, resize } from './resize.ts';
 
@@ -125,7 +126,9 @@ async function viaSharp(bytes: Uint8Array, check: (width: number, height: number
     sequentialRead: true,
   });
   // The library's own look at the header costs as much as a tenth of the decoding.
-  const { width, height, space, format } = plainJpegSize(bytes) ?? (await image.metadata());
+  const plain = plainJpegSize(bytes);
+  const { width, height, space, format } =
+    plain === undefined ? await image.metadata() : ({ ...plain, space: 'srgb', format: 'jpeg' } as const);
   // The library also draws vector files, which may refer to others; they are not data.
   if (!RASTER_FORMATS.includes(format))
     throw new Error(`it is a file of kind '${format}', which is not read`);
@@ -135,25 +138,6 @@ async function viaSharp(bytes: Uint8Array, check: (width: number, height: number
   const { data, info } = await image.raw().toBuffer({ resolveWithObject: true });
   const raster = { data, height: info.height, width: info.width, channels: info.channels };
   return cmyk ? fromCmyk(raster) : raster;
-}
-
-/** Returns the size of a JPEG file in grey or three colours, and undefined for anything else or out of the ordinary. */
-function plainJpegSize(
-  bytes: Uint8Array,
-): { width: number; height: number; space: string; format: 'jpeg' } | undefined {
-  if (bytes[0] !== 0xff || bytes[1] !== 0xd8) return undefined;
-  const word = (at: number) => bytes[at]! * 256 + bytes[at + 1]!;
-  for (let at = 2; at + 9 < bytes.length && bytes[at] === 0xff; at += 2 + word(at + 2)) {
-    const marker = bytes[at + 1]!;
-    // A frame, but not one of the markers for tables (DHT, JPG, DAC) that lie among them.
-    if (marker >= 0xc0 && marker <= 0xcf && marker !== 0xc4 && marker !== 0xc8 && marker !== 0xcc) {
-      const components = bytes[at + 9]!;
-      if (components !== 1 && components !== 3) return undefined;
-      return { width: word(at + 7), height: word(at + 5), space: 'srgb', format: 'jpeg' };
-    }
-    if (marker < 0xc0 || (marker >= 0xd0 && marker <= 0xda)) return undefined;
-  }
-  return undefined;
 }
 
 /** Without a colour profile, as Pillow does: 255 - k, less its share of c, m and y. */

@@ -7,6 +7,7 @@ import { readFileSync } from 'node:fs';
 import { WorkerError } from '../errors.ts';
 import { prepareInto } from '../images/apply.ts';
 import { decodeImage, fitImage, unopenable } from '../images/decode.ts';
+import { decodePlainJpeg } from '../images/jpeg.ts';
 import { resolveOptions } from '../images/options.ts';
 import type { Statistics } from '../images/statistics.ts';
 import {
@@ -102,13 +103,15 @@ export function createLanes({ input, augmentation }: PipelineSetup, thread: numb
     } catch (cause) {
       throw unopenable(file, cause);
     }
-    const raster = fitImage(await decodeImage(bytes, file), {
+    const plain = decodePlainJpeg(bytes);
+    const fitted = fitImage(plain ?? (await decodeImage(bytes, file)), {
       colorMode: COLOR_MODES[input.channels],
       targetSize: [input.height, input.width],
       interpolation: input.interpolation,
       keepAspectRatio: input.keepAspectRatio,
     });
-    return raster.data;
+    // The decoder's own memory, when nothing was left to do: the other lane may decode before it is read.
+    return fitted === plain ? fitted.data.slice() : fitted.data;
   }
 
   return {
