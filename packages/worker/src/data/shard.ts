@@ -151,6 +151,8 @@ async function fillShard(options: ShardOptions, layout: Layout, pool: ImagePool)
   pool.useStatistics(generator.statistics);
 
   const ended = new AbortController();
+  /** What batches are read from, after their iteration: fresh memory costs more than the copy. */
+  const spares: Float32Array[] = [];
 
   async function* batches(
     planned: Iterable<PlannedExamples>,
@@ -160,19 +162,23 @@ async function fillShard(options: ShardOptions, layout: Layout, pool: ImagePool)
     const signals = abort === undefined ? [ended.signal] : [ended.signal, abort];
     const augment = tf && path === 'batched' ? createBatchedPath(tf, generator) : undefined;
     // Engines copy what they are given, but not all of them from shared memory.
-    const own = augment ? undefined : new Float32Array(batchSize * length);
-    for await (const { batch, slot } of ring.batches(planned, augment ? 'bytes' : 'floats', signals)) {
-      const { examples, transforms } = batch;
-      const n = examples.length;
-      let images: Float32Array;
-      if (augment && transforms) {
-        const pixels = examples.map((_, i) => new Uint8Array(slot, i * length, length));
-        images = await augment(pixels, shape, transforms);
-      } else {
-        images = own!.subarray(0, n * length);
-        images.set(new Float32Array(slot, 0, n * length));
+    const own = spares.pop() ?? new Float32Array(batchSize * length);
+    try {
+      for await (const { batch, slot } of ring.batches(planned, augment ? 'bytes' : 'floats', signals)) {
+        const { examples, transforms } = batch;
+        const n = examples.length;
+        let images: Float32Array;
+        if (augment && transforms) {
+          const pixels = examples.map((_, i) => new Uint8Array(slot, i * length, length));
+          images = await augment(pixels, shape, transforms);
+        } else {
+          images = own.subarray(0, n * length);
+          images.set(new Float32Array(slot, 0, n * length));
+        }
+        yield { images, shape: [n, ...shape], labels: Int32Array.from(examples, ({ label }) => label) };
       }
-      yield { images, shape: [n, ...shape], labels: Int32Array.from(examples, ({ label }) => label) };
+    } finally {
+      spares.push(own);
     }
   }
 

@@ -51,14 +51,17 @@ export async function loadImage(file: string, options: LoadOptions = {}): Promis
   return fitImage(await decodeImage(bytes, file, options.maxPixels), options);
 }
 
-/** Returns a decoded image in the colour mode and size asked for; the same object when nothing changes. */
-export function fitImage(decoded: Raster, options: LoadOptions): Raster {
+/**
+ * Returns a decoded image in the colour mode and size asked for; the same object when nothing changes. With `scratch`,
+ * of the result's length, the result may lie there.
+ */
+export function fitImage(decoded: Raster, options: LoadOptions, scratch?: Uint8Array): Raster {
   const { colorMode = 'rgb', targetSize, interpolation = 'nearest', keepAspectRatio = false } = options;
   const converted = convertColour(decoded, colorMode);
   if (!targetSize) return converted;
   const [height, width] = targetSize;
   const box = keepAspectRatio ? centreBox(converted, height, width) : undefined;
-  return resize(converted, height, width, interpolation, box);
+  return resize(converted, height, width, interpolation, box, scratch);
 }
 
 /** Returns the error of a file that can't be read. */

@@ -37,6 +37,7 @@ const PRECISION_BITS = 22;
 /**
  * Returns the image (or its `box`) at height × width; the same object when nothing changes. Four channels are RGBA:
  * bilinear and bicubic weigh colours by alpha. Taps near a box's edge reach past it into the image, as Pillow's do.
+ * @param scratch memory of the result's length that the result may lie in; only 'nearest' makes use of it
  */
 export function resize(
   image: Raster,
@@ -44,10 +45,11 @@ export function resize(
   width: number,
   interpolation: Interpolation,
   box: Box = { left: 0, top: 0, right: image.width, bottom: image.height },
+  scratch?: Uint8Array,
 ): Raster {
   const whole = box.left === 0 && box.top === 0 && box.right === image.width && box.bottom === image.height;
   if (whole && height === image.height && width === image.width) return image;
-  if (interpolation === 'nearest') return nearest(image, height, width, box);
+  if (interpolation === 'nearest') return nearest(image, height, width, box, scratch);
   const alpha = image.channels === 4;
   let current = alpha ? premultiply(image) : image;
   const columns = tabulate(image.width, box.left, box.right, width, interpolation);
@@ -68,12 +70,13 @@ export function centreBox(image: Raster, height: number, width: number): Box {
   return { left, top, right: left + cropWidth, bottom: top + cropHeight };
 }
 
-function nearest(image: Raster, height: number, width: number, box: Box): Raster {
+function nearest(image: Raster, height: number, width: number, box: Box, scratch?: Uint8Array): Raster {
   const { channels } = image;
   const columns = positions(box.left, box.right, width);
   const rows = positions(box.top, box.bottom, height);
   const source = image.data;
-  const data = new Uint8Array(height * width * channels);
+  const length = height * width * channels;
+  const data = scratch?.length === length ? scratch : new Uint8Array(length);
   for (let c = 0; c < width; c++) columns[c]! *= channels;
   let at = 0;
   for (let r = 0; r < height; r++) {

@@ -48,14 +48,18 @@ export function createLanes({ input, augmentation }: PipelineSetup, thread: numb
   const queue: Running[] = [];
   let lanes = 0;
 
+  /** One a lane, for pixels that are used up before the lane goes on. */
+  const scratches: Uint8Array[] = [];
+
   async function lane(): Promise<void> {
     lanes++;
+    const scratch = scratches.pop() ?? new Uint8Array(length);
     for (let next = take(); next !== undefined; next = take()) {
       const { running, index } = next;
       const { job } = running;
       const task = job.tasks[index]!;
       try {
-        await make(task, job, index);
+        await make(task, job, index, scratch);
         settle(job, index, DONE);
       } catch (error) {
         settle(job, index, WAITING);
@@ -64,6 +68,7 @@ export function createLanes({ input, augmentation }: PipelineSetup, thread: numb
       running.inHand--;
       if (running.exhausted && running.inHand === 0) running.finish(running.failures);
     }
+    scratches.push(scratch);
     lanes--;
   }
 
@@ -81,10 +86,10 @@ export function createLanes({ input, augmentation }: PipelineSetup, thread: numb
     return undefined;
   }
 
-  async function make(task: ImageTask, { target, output }: ImageJob, index: number): Promise<void> {
+  async function make(task: ImageTask, { target, output }: ImageJob, index: number, scratch: Uint8Array) {
     const data = task.cached
       ? new Uint8Array(task.cached.slab, task.cached.offset, length)
-      : await decode(task.file);
+      : await decode(task.file, scratch);
     if (task.keep) new Uint8Array(task.keep.slab, task.keep.offset, length).set(data);
     if (target === undefined) return;
     if (output === 'bytes') {
@@ -95,7 +100,7 @@ export function createLanes({ input, augmentation }: PipelineSetup, thread: numb
     prepareInto(options, statistics, { data, shape }, task.transform, floats);
   }
 
-  async function decode(file: string): Promise<Uint8Array> {
+  async function decode(file: string, scratch: Uint8Array): Promise<Uint8Array> {
     let bytes: Uint8Array;
     try {
       // This thread has nothing better to do, and an asynchronous read costs four changes of thread.
@@ -104,14 +109,20 @@ export function createLanes({ input, augmentation }: PipelineSetup, thread: numb
       throw unopenable(file, cause);
     }
     const plain = decodePlainJpeg(bytes);
-    const fitted = fitImage(plain ?? (await decodeImage(bytes, file)), {
-      colorMode: COLOR_MODES[input.channels],
-      targetSize: [input.height, input.width],
-      interpolation: input.interpolation,
-      keepAspectRatio: input.keepAspectRatio,
-    });
+    const fitted = fitImage(
+      plain ?? (await decodeImage(bytes, file)),
+      {
+        colorMode: COLOR_MODES[input.channels],
+        targetSize: [input.height, input.width],
+        interpolation: input.interpolation,
+        keepAspectRatio: input.keepAspectRatio,
+      },
+      scratch,
+    );
     // The decoder's own memory, when nothing was left to do: the other lane may decode before it is read.
-    return fitted === plain ? fitted.data.slice() : fitted.data;
+    if (fitted !== plain) return fitted.data;
+    scratch.set(fitted.data);
+    return scratch;
   }
 
   return {
