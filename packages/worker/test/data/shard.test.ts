@@ -101,6 +101,35 @@ describe('openShard', () => {
     await uncached.close();
   });
 
+  it('gives the same bits with no image thread, one, and three, with room in the cache for some', async () => {
+    await writeClasses('train', { cat: 9, dog: 8 });
+    const augment = { rotationRange: 40, shearRange: 3, horizontalFlip: true, samplewiseCenter: true };
+    const made = [];
+    for (const imageThreads of [0, 1, 3]) {
+      // 30 bytes an image: five of the seventeen are kept.
+      const shard = await openShard(options({ augment, imageThreads, maxCacheBytes: 150 }));
+      made.push(await collect(shard.trainBatches({ seed: 5, epochs: 2 })));
+      await shard.close();
+    }
+    expect(made[0]).toHaveLength(10);
+    expect(made[1]).toEqual(made[0]);
+    expect(made[2]).toEqual(made[0]);
+  });
+
+  it('fails the batch of an image that was damaged after the check, and names it', async () => {
+    await writeClasses('train', { cat: 3, dog: 3 });
+    const shard = await openShard(options({ maxCacheBytes: 0 }));
+    await writeFile(join(dir, 'train', 'dog', '1.png'), 'no pixels any more');
+    await expect(collect(shard.trainBatches({ seed: 1 }))).rejects.toMatchObject({
+      code: 'FED_IMAGE_UNREADABLE',
+      message: expect.stringContaining('1.png'),
+    });
+    // The others are as they were.
+    await writeImage('train/dog/1.png', 1);
+    expect(await collect(shard.trainBatches({ seed: 1 }))).toHaveLength(2);
+    await shard.close();
+  });
+
   it('gives as many batches as steps ask for, over epochs', async () => {
     await writeClasses('train', { cat: 3, dog: 3 });
     const shard = await openShard(options());
