@@ -34,10 +34,12 @@ export async function bench(args: string[]): Promise<void> {
 }
 
 async function peakMiB(params: number, workers: number, rounds: number, updateFile: string): Promise<number> {
-  const coordinator = startParty('coordinator-process', { params, workers, rounds, tls: false });
+  const coordinator = await startParty('coordinator-process', { params, workers, rounds, tls: false });
   const invite = await coordinator.next('invite');
-  const parties = Array.from({ length: workers }, (_, i) =>
-    startParty('noop-worker', { invite, name: `site-${i}`, updateFile, tls: false }),
+  const parties = await Promise.all(
+    Array.from({ length: workers }, (_, i) =>
+      startParty('noop-worker', { invite, name: `site-${i}`, updateFile, tls: false }),
+    ),
   );
   const peak = await coordinator.next<number>('peak');
   for (const worker of parties) await worker.stop();

@@ -1,7 +1,7 @@
 /** One party of the pipeline's bench: makes the seed recipe's batches as a trainer would, and throws them away. */
 import { recipeFor } from '@tributary/models';
 import { openShard } from '@tributary/worker';
-import { party } from './processes.ts';
+import { party } from './party.ts';
 
 export interface ImagesSetup {
   readonly dataDir: string;

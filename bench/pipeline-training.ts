@@ -5,8 +5,8 @@ import { federationViewSchema } from '@tributary/shared-protocol';
 import { openShard } from '@tributary/worker';
 import { openLocalModel } from '../packages/worker/src/trainer/local-model.ts';
 import { type Timing, trainRound } from '../packages/worker/src/trainer/train.ts';
+import { party } from './party.ts';
 import type { ImagesSetup } from './pipeline-images.ts';
-import { party } from './processes.ts';
 
 interface TrainingSetup extends Omit<ImagesSetup, 'imageThreads'> {
   readonly imageThreads?: number;

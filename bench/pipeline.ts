@@ -12,7 +12,8 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import sharp from 'sharp';
-import { median, startParty } from './processes.ts';
+import { median } from './median.ts';
+import { startParty } from './processes.ts';
 
 /** Images a second, pass by pass. */
 interface Runner {
@@ -96,7 +97,7 @@ async function againstPython(folder: string, pairs: number, count: number): Prom
 }
 
 async function startOurs(dataDir: string, cores: number, count: number): Promise<Runner> {
-  const worker = startParty('pipeline-images', { dataDir, imageThreads: cores, maxCacheBytes: 0 });
+  const worker = await startParty('pipeline-images', { dataDir, imageThreads: cores, maxCacheBytes: 0 });
   await worker.next('ready');
   pin(worker.child.pid!, cores);
   return {
@@ -150,7 +151,7 @@ function findPython(): string | undefined {
 }
 
 async function cacheAlone(settings: object, count: number): Promise<void> {
-  const worker = startParty('pipeline-images', { ...settings, maxCacheBytes: 2 ** 30 });
+  const worker = await startParty('pipeline-images', { ...settings, maxCacheBytes: 2 ** 30 });
   await worker.next('ready');
   const speeds: number[] = [];
   for (let seed = 0; seed < 4; seed++) {
@@ -170,7 +171,7 @@ async function whileTraining(settings: object, rounds: number): Promise<void> {
     ['none', 0],
     ['all', 2 ** 30],
   ] as const) {
-    const trainer = startParty('pipeline-training', { ...settings, maxCacheBytes });
+    const trainer = await startParty('pipeline-training', { ...settings, maxCacheBytes });
     const engine = await trainer.next<string>('ready');
     if (maxCacheBytes === 0) console.log(`(${engine})`);
     for (let round = 1; round <= rounds; round++) {

@@ -1,6 +1,6 @@
 /**
- * Benchmarks run every party in a process of its own, so that memory and processor time are the party's alone, and from
- * a bundle, as built software runs: a compiler in the process would be measured too.
+ * Benchmarks run every party in a process of its own, so that memory and processor time are the party's alone. Those
+ * that exchange updates run from a bundle, as built software does: a compiler in the process would be measured too.
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
@@ -16,17 +16,15 @@ export interface Party {
   stop(): Promise<void>;
 }
 
-const PARTIES = ['coordinator-process', 'noop-worker', 'raw-server', 'raw-client'];
-const bundle = await bundlePrograms(
-  PARTIES.map((name) => new URL(`./${name}.ts`, import.meta.url)),
-  new URL('../node_modules/', import.meta.url),
-);
-process.once('exit', () => rmSync(bundle.folder, { recursive: true, force: true }));
+const BUNDLED = ['coordinator-process', 'noop-worker', 'raw-server', 'raw-client'];
+let bundle: ReturnType<typeof bundlePrograms> | undefined;
 
 /** Starts `bench/<name>.ts` with a JSON-able setup as its argument. */
-export function startParty(name: string, setup: unknown): Party {
-  const child = fork(fileURLToPath(bundle.program(name)), [JSON.stringify(setup)], {
-    execArgv: [],
+export async function startParty(name: string, setup: unknown): Promise<Party> {
+  const bundled = BUNDLED.includes(name);
+  const program = bundled ? (await parties()).program(name) : new URL(`./${name}.ts`, import.meta.url);
+  const child = fork(fileURLToPath(program), [JSON.stringify(setup)], {
+    execArgv: bundled ? [] : process.execArgv,
     serialization: 'advanced',
   });
   const waiting = new Map<string, ((value: unknown) => void)[]>();
@@ -60,4 +58,16 @@ export function startParty(name: string, setup: unknown): Party {
       await gone;
     },
   };
+}
+
+/** The parties that run from a bundle, made once. */
+function parties(): ReturnType<typeof bundlePrograms> {
+  bundle ??= bundlePrograms(
+    BUNDLED.map((party) => new URL(`./${party}.ts`, import.meta.url)),
+    new URL('../node_modules/', import.meta.url),
+  ).then((made) => {
+    process.once('exit', () => rmSync(made.folder, { recursive: true, force: true }));
+    return made;
+  });
+  return bundle;
 }

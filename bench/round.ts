@@ -66,10 +66,12 @@ async function federatedRound(
   rounds: number,
   updateFile: string,
 ): Promise<{ seconds: number; peakMiB: number }> {
-  const coordinator = startParty('coordinator-process', { ...one, rounds });
+  const coordinator = await startParty('coordinator-process', { ...one, rounds });
   const invite = await coordinator.next('invite');
-  const workers = Array.from({ length: one.workers }, (_, i) =>
-    startParty('noop-worker', { invite, name: `site-${i}`, updateFile, tls: one.tls }),
+  const workers = await Promise.all(
+    Array.from({ length: one.workers }, (_, i) =>
+      startParty('noop-worker', { invite, name: `site-${i}`, updateFile, tls: one.tls }),
+    ),
   );
   const seconds: number[] = [];
   while (seconds.length < rounds) seconds.push(await coordinator.next<number>('round'));
@@ -83,10 +85,10 @@ async function federatedRound(
 
 async function rawTransfer(one: Case, rounds: number): Promise<number> {
   const setup = { bytes: one.params * 4, workers: one.workers, tls: one.tls };
-  const server = startParty('raw-server', setup);
+  const server = await startParty('raw-server', setup);
   const { url, fingerprint } = await server.next<{ url: string; fingerprint?: string }>('listening');
-  const clients = Array.from({ length: one.workers }, () =>
-    startParty('raw-client', { ...setup, url, fingerprint }),
+  const clients = await Promise.all(
+    Array.from({ length: one.workers }, () => startParty('raw-client', { ...setup, url, fingerprint })),
   );
   await server.next('ready');
   const seconds: number[] = [];

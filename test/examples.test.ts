@@ -1,4 +1,6 @@
 /** The examples, carried out as their READMEs tell, at reduced size. */
+import { execFileSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { runExample } from '../examples/run-example.ts';
 
@@ -25,5 +27,14 @@ describe('examples', () => {
     expect(evaluation.examples).toBe(24);
     expect(Number.isFinite(evaluation.metrics['loss'])).toBe(true);
     expect(prediction.classes.map(({ name }) => name).sort()).toEqual(['3', '8']);
+  });
+
+  test('onnxruntime-backend: an ordinary TensorFlow.js model learns, and its step is explained', () => {
+    const folder = fileURLToPath(new URL('../examples/onnxruntime-backend/', import.meta.url));
+    const printed = execFileSync('npm', ['--silent', 'start'], { cwd: folder, encoding: 'utf8' });
+    const last = /epoch 6 {2}loss [\d.]+ {2}accuracy ([\d.]+)/.exec(printed);
+    expect(Number(last?.[1])).toBeGreaterThan(0.9);
+    expect(printed).toMatch(/Step: [\d.]+ ms, 1 flush\(es\)/);
+    expect(printed).toMatch(/x {2}Gemm/);
   });
 });

@@ -1,5 +1,6 @@
 /** docs/errors.md is the list of codes that a reader can trust: it equals the code's own, both ways. */
 import { readFileSync } from 'node:fs';
+import { BACKEND_ERROR_CODES } from '@tributary/backend-onnxruntime';
 import { COORDINATOR_ERROR_CODES } from '@tributary/coordinator';
 import { ENGINE_ERROR_CODES } from '@tributary/engine';
 import { MODEL_ERROR_CODES } from '@tributary/models';
@@ -10,6 +11,7 @@ import { describe, expect, test } from 'vitest';
 
 const inCode: string[] = [
   ...PROTOCOL_ERROR_CODES,
+  ...BACKEND_ERROR_CODES,
   ...COORDINATOR_ERROR_CODES,
   ...ENGINE_ERROR_CODES,
   ...MODEL_ERROR_CODES,
