@@ -27,6 +27,12 @@ export interface BackendOptions {
   readonly maxPendingNodes?: number;
   /** Estimated memory that compiled graphs may keep, in bytes; the one in use always stays. @default a quarter of the machine's memory */
   readonly maxSessionBytes?: number;
+  /**
+   * Whether each compiled graph keeps the memory that it needed. Without it all share the process's, which is as fast
+   * only where that isn't given back to the system at once: in a process that was started with MALLOC_TRIM_THRESHOLD_.
+   * @default whether that variable is absent
+   */
+  readonly arena?: boolean;
   /** Gets the warning that a kernel runs in JavaScript, once for each kernel. @default console.warn */
   readonly warn?: ((message: string) => void) | false;
 }
@@ -42,6 +48,7 @@ export function resolveOptions(options: BackendOptions): ResolvedOptions {
     mode: options.mode ?? 'lazy',
     maxPendingNodes: options.maxPendingNodes ?? 10_000,
     maxSessionBytes: options.maxSessionBytes ?? totalmem() / 4,
+    arena: options.arena ?? process.env['MALLOC_TRIM_THRESHOLD_'] === undefined,
     warn: options.warn ?? ((message) => console.warn(message)),
   };
   oneOf('device', resolved.device, ['cpu', 'webgpu', 'cuda']);

@@ -34,6 +34,36 @@ describe('data', () => {
     expect([...tf.add(flat, 1).dataSync()]).toEqual([2, 3, 4, 5]);
   });
 
+  it('what was read keeps its numbers, though its tensor is gone', async () => {
+    const backend = await start();
+    const first = tf.tidy(() => tf.mul(tf.tensor1d([1, 2, 3]), 2).dataSync());
+    for (let i = 0; i < 5; i++) tf.tidy(() => void tf.mul(tf.tensor1d([7, 8, 9]), i).dataSync());
+    expect([...first]).toEqual([2, 4, 6]);
+    backend.flush();
+  });
+
+  it('a part of a tensor and a view keep their numbers when the whole is gone', async () => {
+    const backend = await start();
+    const whole = tf.add(tf.tensor2d([1, 2, 3, 4], [2, 2]), 0);
+    backend.flush();
+    const part = tf.slice(whole, [1, 0], [1, 2]);
+    const view = tf.reshape(tf.add(whole, 1), [4]);
+    whole.dispose();
+    for (let i = 0; i < 5; i++) tf.tidy(() => void tf.add(tf.tensor2d([9, 9, 9, 9], [2, 2]), i).dataSync());
+    expect([...part.dataSync()]).toEqual([3, 4]);
+    expect([...view.dataSync()]).toEqual([2, 3, 4, 5]);
+  });
+
+  it('real and imaginary parts keep their numbers when the tensors that they came from are gone', async () => {
+    const backend = await start();
+    const real = tf.add(tf.tensor1d([1, 2]), 0);
+    backend.flush();
+    const complex = tf.complex(real, tf.tensor1d([3, 4]));
+    real.dispose();
+    for (let i = 0; i < 5; i++) tf.tidy(() => void tf.add(tf.tensor1d([9, 9]), i).dataSync());
+    expect([...tf.real(complex).dataSync()]).toEqual([1, 2]);
+  });
+
   it('what nobody holds is not computed', async () => {
     const backend = await start();
     const x = tf.tensor1d([1, 2]);

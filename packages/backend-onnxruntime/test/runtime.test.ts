@@ -12,7 +12,7 @@ const sum = () =>
 
 describe('runtime', () => {
   it('loads, compiles and runs in one synchronous call', () => {
-    const runtime = new Runtime({ device: 'cpu', threads: 1, spin: false });
+    const runtime = new Runtime({ device: 'cpu', threads: 1, spin: false, arena: true });
     const graph = sum();
     const session = runtime.createSession({ model: modelOf(graph), parallel: false, gpuOutputs: [] });
     const feeds = Object.fromEntries(
@@ -27,14 +27,14 @@ describe('runtime', () => {
   });
 
   it('cuda without its library: says what to do', () => {
-    const runtime = new Runtime({ device: 'cuda', threads: 1, spin: false });
+    const runtime = new Runtime({ device: 'cuda', threads: 1, spin: false, arena: true });
     const compile = () => runtime.createSession({ model: modelOf(sum()), parallel: false, gpuOutputs: [] });
     expect(compile).toThrow(expect.objectContaining({ code: 'FED_ORT_DEVICE' }));
     expect(compile).toThrow(/CUDA 12/);
   });
 
   it('a model that is none: throws instead of ending the process', () => {
-    const runtime = new Runtime({ device: 'cpu', threads: 1, spin: false });
+    const runtime = new Runtime({ device: 'cpu', threads: 1, spin: false, arena: true });
     expect(() =>
       runtime.createSession({ model: Uint8Array.of(1, 2, 3), parallel: false, gpuOutputs: [] }),
     ).toThrow(expect.objectContaining({ code: 'FED_ORT_COMPILE' }));
