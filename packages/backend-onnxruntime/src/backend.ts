@@ -21,7 +21,16 @@ import {
 import { BackendError } from './errors.ts';
 import { describe, type Explanation, Profiles, shares } from './explain.ts';
 import { CpuKernels, type HostTensor } from './fallback.ts';
-import { type ElementType, external, type HostData, sameShape, sizeOf, tracing, Value } from './graph.ts';
+import {
+  type ElementType,
+  external,
+  type HostData,
+  sameShape,
+  sizeOf,
+  tracing,
+  uniform,
+  Value,
+} from './graph.ts';
 import { type Lowered, type Lowering, Refusal } from './kernels/kernel.ts';
 import { reshape } from './ops.ts';
 import { type BackendOptions, type ResolvedOptions, resolveOptions } from './options.ts';
@@ -91,7 +100,11 @@ export class OnnxRuntimeBackend extends KernelBackend {
 
   override write(values: BackendValues, shape: number[], dtype: DataType): DataId {
     const dataId = {};
-    this.data.set(dataId, this.#entryOf({ shape, dtype, values }, 1, 'copy'));
+    const entry =
+      shape.length === 0 && dtype === 'float32'
+        ? entryOf('float32', uniform((values as Float32Array)[0]!, [], 'float32'))
+        : this.#entryOf({ shape, dtype, values }, 1, 'copy');
+    this.data.set(dataId, entry);
     return dataId;
   }
 
@@ -259,7 +272,7 @@ export class OnnxRuntimeBackend extends KernelBackend {
   makeComplex(real: TensorInfo, imag: TensorInfo): TensorInfo {
     const dataId = {};
     const values = [this.valueFor(real)!, this.valueFor(imag)!];
-    this.#adopt(dataId, { dtype: 'complex64', refCount: 1, values, strings: undefined, failure: undefined });
+    this.#adopt(dataId, entryOf('complex64', ...values));
     return { dataId, shape: [...real.shape], dtype: 'complex64' };
   }
 
@@ -442,7 +455,7 @@ export class OnnxRuntimeBackend extends KernelBackend {
     const dataId = {};
     const dtype = tensorType(value.dtype);
     const values = [value.size === 0 ? external(emptyArray(dtype), value.shape, dtype) : value];
-    this.#adopt(dataId, { dtype, refCount: 1, values, strings: undefined, failure: undefined });
+    this.#adopt(dataId, entryOf(dtype, ...values));
     return { dataId, shape: [...value.shape], dtype };
   }
 
@@ -465,7 +478,10 @@ export class OnnxRuntimeBackend extends KernelBackend {
     if (this.#live.has(entry)) this.#flush(reason, kernel);
     this.#checkAlive(entry);
     if (entry.strings !== undefined) return entry.strings;
-    const [first, second] = entry.values.map((value) => this.#hostData(value));
+    const [first, second] = entry.values.map((value) => {
+      const data = this.#hostData(value);
+      return value.shared ? data.slice() : data;
+    });
     if (second === undefined) return first as TypedArray;
     return { real: first as Float32Array, imag: second as Float32Array };
   }
@@ -480,6 +496,10 @@ export class OnnxRuntimeBackend extends KernelBackend {
   #checkAlive(entry: Entry): void {
     if (entry.failure !== undefined) throw entry.failure;
   }
+}
+
+function entryOf(dtype: DataType, ...values: Value[]): Entry {
+  return { dtype, refCount: 1, values, strings: undefined, failure: undefined };
 }
 
 function inShape(value: Value, shape: readonly number[]): Value {

@@ -41,6 +41,8 @@ export class Value {
   node: Node | undefined;
   /** The data of an external value. */
   source: Source | undefined;
+  /** Whether tensors that know nothing of each other have this data: a reader gets a copy. */
+  shared = false;
   /** Content of an initializer, and its number in cache keys. */
   readonly constant: { readonly token: number; readonly data: HostData } | undefined;
   /** Values derived from this one that several kernels ask for (views, patches), by what was asked. */
@@ -186,23 +188,35 @@ export function ints(values: readonly number[]): Value {
 /** A number that belongs to a formula (not one that a caller may vary from step to step), as a scalar initializer. */
 export function number(value: number, dtype: ElementType = 'float32'): Value {
   return constants.get(`${dtype}${Object.is(value, -0) ? '-0' : value}`, (token) => {
-    return new Value([], dtype, { constant: { token, data: hostArray(dtype, [value]) } });
+    return new Value([], dtype, { constant: { token, data: filledArray(value, 1, dtype) } });
   });
 }
 
-export function hostArray(dtype: ElementType, values: ArrayLike<number>): HostData {
-  switch (dtype) {
-    case 'float32':
-      return Float32Array.from(values);
-    case 'float64':
-      return Float64Array.from(values);
-    case 'int32':
-      return Int32Array.from(values);
-    case 'bool':
-      return Uint8Array.from(values);
-    case 'int64':
-      return BigInt64Array.from({ length: values.length }, (_, i) => BigInt(values[i]!));
+/** The same number everywhere, as data. Optimizers and gradients ask for the same dozens at every step: made once. */
+export function uniform(value: number, shape: readonly number[], dtype: ElementType): Value {
+  const make = () => external(filledArray(value, sizeOf(shape), dtype), shape, dtype);
+  if (sizeOf(shape) > MAX_SHARED_SIZE) return make();
+  const key = `${dtype}[${shape}]${Object.is(value, -0) ? '-0' : value}`;
+  let shared = uniforms.get(key);
+  if (shared === undefined) {
+    if (uniforms.size >= 1024) uniforms.clear();
+    shared = make();
+    shared.shared = true;
+    uniforms.set(key, shared);
   }
+  return shared;
+}
+
+const MAX_SHARED_SIZE = 1 << 16;
+const uniforms = new Map<string, Value>();
+
+function filledArray(value: number, size: number, dtype: ElementType): HostData {
+  if (dtype === 'int64') return new BigInt64Array(size).fill(BigInt(value));
+  const Numbers = { float32: Float32Array, float64: Float64Array, int32: Int32Array, bool: Uint8Array }[
+    dtype
+  ];
+  const array = new Numbers(size);
+  return value === 0 && !Object.is(value, -0) ? array : array.fill(value);
 }
 
 /**

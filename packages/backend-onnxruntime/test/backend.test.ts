@@ -64,6 +64,34 @@ describe('data', () => {
     expect([...tf.real(complex).dataSync()]).toEqual([1, 2]);
   });
 
+  it('whoever writes into what was read changes no other tensor', async () => {
+    await start();
+    const reads = [
+      () => tf.scalar(2).dataSync(),
+      () => tf.zeros([3]).dataSync(),
+      () => tf.slice(tf.tensor1d([1, 2, 3]), 1, 2).dataSync(),
+    ];
+    for (const read of reads) {
+      const before = [...read()];
+      read().fill(9);
+      expect([...read()]).toEqual(before);
+    }
+    const whole = tf.tensor1d([1, 2, 3]);
+    tf.slice(whole, 1, 2).dataSync().fill(9);
+    expect([...whole.dataSync()]).toEqual([1, 2, 3]);
+  });
+
+  it('equal numbers are one input of a graph, 0 and -0 two', async () => {
+    const backend = await start();
+    const x = tf.tensor1d([1, 2]);
+    const scaled = tf.add(tf.mul(x, 0.5), tf.mul(tf.neg(x), 0.5));
+    expect([...scaled.dataSync()]).toEqual([0, 0]);
+    expect(backend.flushRecords.at(-1)).toMatchObject({ inputs: 2 });
+    expect([...tf.div(1, tf.concat([tf.mul(x, 0), tf.mul(x, -0)])).dataSync()]).toEqual(
+      [0, 0, -0, -0].map((zero) => 1 / zero),
+    );
+  });
+
   it('what nobody holds is not computed', async () => {
     const backend = await start();
     const x = tf.tensor1d([1, 2]);

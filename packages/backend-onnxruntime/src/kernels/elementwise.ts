@@ -3,7 +3,7 @@
  * TensorFlow.js; what a row doesn't accept runs in JavaScript. The rest are formulas.
  */
 import type { DataType, LeakyReluAttrs, StepAttrs } from '@tensorflow/tfjs-core';
-import { type ElementType, emit, external, hostArray, number, type Value } from '../graph.ts';
+import { type ElementType, emit, number, uniform, type Value } from '../graph.ts';
 import * as o from '../ops.ts';
 import {
   accept,
@@ -114,8 +114,8 @@ const unaryKernels: KernelTable = {
     { clipValueMin, clipValueMax }: { clipValueMin: number; clipValueMax: number },
   ) => {
     accept(NUMERIC, x);
-    const bound = (value: number) => external(hostArray(x.dtype, [value]), [], x.dtype);
-    return emit('Clip', [x, bound(clipValueMin), bound(clipValueMax)], x.shape, x.dtype);
+    const bounds = [clipValueMin, clipValueMax].map((bound) => uniform(bound, [], x.dtype));
+    return emit('Clip', [x, ...bounds], x.shape, x.dtype);
   },
   Cast: ({ x }: Unary, { dtype }: { dtype: DataType }) => {
     if (dtype === 'string' || dtype === 'complex64') refuse(`${dtype} output`);

@@ -1,6 +1,6 @@
 /** Kernels that take or put rows by index. */
 import { backend_util, type DataType, gather_util, type TensorInfo } from '@tensorflow/tfjs-core';
-import { type ElementType, emit, external, hostArray, number, sizeOf, type Value } from '../graph.ts';
+import { type ElementType, emit, external, number, sizeOf, uniform, type Value } from '../graph.ts';
 import * as o from '../ops.ts';
 import { accept, type KernelTable, NUMERIC, refuse } from './kernel.ts';
 
@@ -97,7 +97,7 @@ export const indexing: KernelTable = {
       'int32',
     );
     const hits = o.equal(o.reshape(indices, [...indices.shape, 1]), classes);
-    const value = (n: number) => external(hostArray(dtype, [n]), [], dtype);
+    const value = (n: number) => uniform(n, [], dtype);
     return o.where(hits, value(onValue), value(offValue));
   },
 };

@@ -1,14 +1,6 @@
 /** Kernels that move data without computing: slices, paddings, joins, permutations, and tensors from nothing. */
 import { backend_util, type DataType, slice_util, type TensorInfo, util } from '@tensorflow/tfjs-core';
-import {
-  type ElementType,
-  external,
-  type HostData,
-  hostArray,
-  number,
-  sizeOf,
-  type Value,
-} from '../graph.ts';
+import { external, type HostData, number, sizeOf, uniform, type Value } from '../graph.ts';
 import * as o from '../ops.ts';
 import { accept, type KernelTable, refuse, type Unary } from './kernel.ts';
 
@@ -34,7 +26,9 @@ function sliceOfData(x: Value, begin: readonly number[], size: readonly number[]
     stride /= n;
     offset += begin[i]! * stride;
   });
-  return external(x.source.host.subarray(offset, offset + sizeOf(size)) as HostData, size, x.dtype);
+  const part = external(x.source.host.subarray(offset, offset + sizeOf(size)) as HostData, size, x.dtype);
+  part.shared = true;
+  return part;
 }
 
 function split(x: Value, sizes: readonly number[], axis: number): Value[] {
@@ -215,13 +209,6 @@ const moves: KernelTable = {
 
 // --- From nothing ---
 
-function filled(shape: readonly number[], dtype: ElementType, value: number): Value {
-  const data = hostArray(dtype, { length: 0 });
-  const Data = data.constructor as new (length: number) => Float32Array;
-  const array = new Data(sizeOf(shape));
-  return external(value === 0 ? array : array.fill(value), shape, dtype);
-}
-
 const creations: KernelTable = {
   Fill: (
     _: object,
@@ -230,11 +217,11 @@ const creations: KernelTable = {
     const type = dtype ?? (typeof value === 'string' ? 'string' : 'float32');
     if (typeof value === 'string' || type === 'string' || type === 'complex64')
       return refuse(`${type} output`);
-    return filled(shape, type, value);
+    return uniform(value, shape, type);
   },
   // Data rather than nodes, so that an optimizer's fresh state doesn't make its first step a graph of its own.
-  ZerosLike: ({ x }: Unary) => filled(x.shape, x.dtype, 0),
-  OnesLike: ({ x }: Unary) => filled(x.shape, x.dtype, 1),
+  ZerosLike: ({ x }: Unary) => uniform(0, x.shape, x.dtype),
+  OnesLike: ({ x }: Unary) => uniform(1, x.shape, x.dtype),
 };
 
 /** What tfjs's own shape arithmetic wants: only shape and type are looked at. */
