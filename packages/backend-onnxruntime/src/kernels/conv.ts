@@ -7,102 +7,40 @@
  *   dx = reached(dy) · Wᵀ          by classes of input pixels that the same taps reach: no product with a zero
  */
 import { backend_util } from '@tensorflow/tfjs-core';
-import { external, number, type Value } from '../graph.ts';
+import type { Value } from '../graph.ts';
 import * as o from '../ops.ts';
-import { type Tables, tablesOf, takePixels, type Window } from '../window.ts';
+import { takePixels } from '../window.ts';
 import { activate } from './activation.ts';
+import {
+  type Geometry,
+  geometry2d,
+  geometry3d,
+  imageOf,
+  inOrder,
+  patches,
+  pixelsOf,
+  rowOrders,
+  ZERO,
+} from './conv-geometry.ts';
+import { depthwise, depthwiseFilterGradient, depthwiseInputGradient } from './depthwise.ts';
 import { addBias } from './elementwise.ts';
-import { accept, FLOAT, type KernelTable, refuse } from './kernel.ts';
-
-const ZERO = number(0);
-
-interface Geometry {
-  readonly batch: number;
-  readonly tables: Tables;
-  readonly cin: number;
-  readonly cout: number;
-  readonly inShape: readonly number[];
-  readonly outShape: readonly number[];
-  readonly channelsFirst: boolean;
-}
-
-type Conv2DInfo = ReturnType<typeof backend_util.computeConv2DInfo>;
-type Conv3DInfo = ReturnType<typeof backend_util.computeConv3DInfo>;
-
-function geometry2d(info: Conv2DInfo): Geometry {
-  const window: Window = {
-    inSize: [info.inHeight, info.inWidth],
-    outSize: [info.outHeight, info.outWidth],
-    kernel: [info.filterHeight, info.filterWidth],
-    stride: [info.strideHeight, info.strideWidth],
-    dilation: [info.dilationHeight, info.dilationWidth],
-    before: [info.padInfo.top, info.padInfo.left],
-  };
-  return geometry(info, window);
-}
-
-function geometry3d(info: Conv3DInfo): Geometry {
-  const window: Window = {
-    inSize: [info.inDepth, info.inHeight, info.inWidth],
-    outSize: [info.outDepth, info.outHeight, info.outWidth],
-    kernel: [info.filterDepth, info.filterHeight, info.filterWidth],
-    stride: [info.strideDepth, info.strideHeight, info.strideWidth],
-    dilation: [info.dilationDepth, info.dilationHeight, info.dilationWidth],
-    before: [info.padInfo.front, info.padInfo.top, info.padInfo.left],
-  };
-  return geometry(info, window);
-}
-
-function geometry(info: Conv2DInfo | Conv3DInfo, window: Window): Geometry {
-  if (info.outShape.includes(0)) refuse('empty result');
-  return {
-    batch: info.batchSize,
-    tables: tablesOf(window),
-    cin: info.inChannels,
-    cout: info.outChannels,
-    inShape: info.inShape,
-    outShape: info.outShape,
-    channelsFirst: info.dataFormat === 'channelsFirst',
-  };
-}
-
-// --- Channels last inside, whatever outside ---
-
-/** As [batch, pixels, channels]. */
-function pixelsOf(x: Value, { batch, channelsFirst }: Geometry): Value {
-  const channels = channelsFirst ? x.shape[1]! : x.shape.at(-1)!;
-  const last = channelsFirst ? o.transpose(x, [0, ...spatialAxes(x, 2), 1]) : x;
-  return o.reshape(last, [batch, x.size / (batch * channels), channels]);
-}
-
-/** Back to `shape`, which has channels where the caller wants them. */
-function imageOf(pixels: Value, shape: readonly number[], { channelsFirst }: Geometry): Value {
-  if (!channelsFirst) return o.reshape(pixels, shape);
-  const [batch, channels, ...spatial] = shape as [number, number, ...number[]];
-  const last = o.reshape(pixels, [batch, ...spatial, channels]);
-  return o.transpose(last, [0, shape.length - 1, ...spatial.map((_, i) => i + 1)]);
-}
-
-function spatialAxes(x: Value, first: number): number[] {
-  return x.shape.slice(2).map((_, i) => i + first);
-}
-
-// --- Dense convolution ---
-
-/** [batch · outPixels, taps · cin] */
-function patches(x: Value, { batch, tables, cin }: Geometry): Value {
-  const rows = takePixels(x, tables.patches, ZERO);
-  return o.reshape(rows, [batch * tables.outPixels, tables.taps * cin]);
-}
+import { inPairs, pairFilter, pairPatches, sumOfPair } from './few-channels.ts';
+import { accept, FLOAT, type KernelTable } from './kernel.ts';
 
 function convolve(x: Value, filter: Value, g: Geometry): Value {
-  const weights = o.reshape(filter, [g.tables.taps * g.cin, g.cout]);
-  return imageOf(o.gemm(patches(pixelsOf(x, g), g), weights), g.outShape, g);
+  const wide = inPairs(g);
+  const rows = wide === undefined ? patches(pixelsOf(x, g), g) : pairPatches(pixelsOf(x, g), g, wide);
+  const columns = wide === undefined ? filter : pairFilter(filter, g, wide);
+  const weights = o.reshape(columns, [rows.shape[1]!, columns.shape.at(-1)!]);
+  return imageOf(o.gemm(rows, weights), g.outShape, g);
 }
 
 function filterGradient(x: Value, dy: Value, filterShape: readonly number[], g: Geometry): Value {
-  const dyRows = o.reshape(pixelsOf(dy, g), [g.batch * g.tables.outPixels, g.cout]);
-  return o.reshape(o.gemm(patches(pixelsOf(x, g), g), dyRows, { transA: true }), filterShape);
+  const wide = inPairs(g);
+  const rows = wide === undefined ? patches(pixelsOf(x, g), g) : pairPatches(pixelsOf(x, g), g, wide);
+  const dyRows = o.reshape(pixelsOf(dy, g), [rows.shape[0]!, dy.size / rows.shape[0]!]);
+  const product = o.gemm(rows, dyRows, { transA: true });
+  return wide === undefined ? o.reshape(product, filterShape) : sumOfPair(product, g, wide);
 }
 
 /** A dy that is larger than the convolution's result counts as far as that goes. */
@@ -136,60 +74,6 @@ function weightRows(rows: Value, taps: readonly number[], allTaps: number, cin: 
     });
   });
   return rows.derive(`rows of ${taps}`, () => o.gather(rows, order, 0));
-}
-
-/** Joins what was computed for each class of input pixels. */
-function inOrder(byClass: readonly Value[], tables: Tables): Value {
-  return takePixels(o.concat(byClass, 1), tables.order, ZERO);
-}
-
-// --- One filter for each channel ---
-
-/** [batch, pixels, taps, cin, multiplier]: each input pixel's part in each output. */
-function depthwise(x: Value, filter: Value, g: Geometry): Value {
-  const { tables, batch, cin, cout } = g;
-  const weights = o.reshape(filter, [tables.taps, cin, cout / cin]);
-  const rows = o.reshape(takePixels(pixelsOf(x, g), tables.patches, ZERO), [
-    batch * tables.outPixels,
-    tables.taps,
-    cin,
-    1,
-  ]);
-  return imageOf(sumOverTaps(rows, weights), g.outShape, g);
-}
-
-/** Σ over taps of rows[n, tap, channel, 1 or m] · weights[tap, channel, m], multipliers side by side. */
-function sumOverTaps(rows: Value, weights: Value): Value {
-  const [count, taps, cin] = rows.shape as [number, number, number, number];
-  const multiplier = weights.shape[2]!;
-  const flat = (x: Value, width: number) => o.reshape(x, [...x.shape.slice(0, -2), cin * width]);
-  const products =
-    multiplier === 1 ? o.mul(flat(rows, 1), flat(weights, 1)) : flat(o.mul(rows, weights), multiplier);
-  return o.reduce('ReduceSum', o.reshape(products, [count, taps, cin * multiplier]), [1], false);
-}
-
-function depthwiseFilterGradient(x: Value, dy: Value, filterShape: readonly number[], g: Geometry): Value {
-  const { tables, batch, cin, cout } = g;
-  const rows = batch * tables.outPixels;
-  const taken = o.reshape(takePixels(pixelsOf(x, g), tables.patches, ZERO), [rows, tables.taps, cin, 1]);
-  const products = o.mul(taken, o.reshape(pixelsOf(dy, g), [rows, 1, cin, cout / cin]));
-  return o.reshape(o.reduce('ReduceSum', products, [0], false), filterShape);
-}
-
-function depthwiseInputGradient(dy: Value, filter: Value, g: Geometry): Value {
-  const { tables, batch, cin, cout } = g;
-  const multiplier = cout / cin;
-  const dyPixels = pixelsOf(dy, g);
-  const weights = o.reshape(filter, [tables.taps, cout]);
-  const byClass = tables.classes.map(({ taps, pixels, table }) => {
-    const reached = o.reshape(takePixels(dyPixels, table, ZERO), [batch * pixels, taps.length, cout]);
-    const order = rowOrders.of(`${taps}`, () => Int32Array.from(taps));
-    const used = taps.length === tables.taps ? weights : o.gather(weights, order, 0);
-    const sums = o.reduce('ReduceSum', o.mul(reached, used), [1], false);
-    if (multiplier === 1) return o.reshape(sums, [batch, pixels, cin]);
-    return o.reduce('ReduceSum', o.reshape(sums, [batch, pixels, cin, multiplier]), [3], false);
-  });
-  return imageOf(inOrder(byClass, tables), g.inShape, g);
 }
 
 // --- The table ---
@@ -326,20 +210,5 @@ export const convolutions: KernelTable = {
     const { x, filter } = inputs;
     accept(FLOAT, x, filter);
     return finish(depthwise(x, filter, conv2d(x.shape, filter.shape, attrs, true)), inputs, attrs);
-  },
-};
-
-/** Index tables for rows of weights, by what they select. */
-const rowOrders = {
-  known: new Map<string, Value>(),
-  of(key: string, make: () => Int32Array): Value {
-    let order = this.known.get(key);
-    if (order === undefined) {
-      if (this.known.size >= 256) this.known.clear();
-      const indices = make();
-      order = external(indices, [indices.length], 'int32');
-      this.known.set(key, order);
-    }
-    return order;
   },
 };

@@ -221,9 +221,10 @@ export function addBias(x: Value, bias: Value): Value | undefined {
   const node = product.node;
   if (node?.op !== 'Gemm' || node.inputs.length !== 2) return undefined;
   const width = product.shape[1]!;
-  if (bias.size !== width || bias.shape.at(-1) !== width || x.shape.at(-1) !== width) return undefined;
+  const channels = x.shape.at(-1)!;
+  if (bias.size !== channels || bias.shape.at(-1) !== channels || width % channels !== 0) return undefined;
   if (bias.shape.length > x.shape.length) return undefined;
-  const inputs = [...node.inputs, o.reshape(bias, [width])];
+  const inputs = [...node.inputs, o.tile(o.reshape(bias, [channels]), [width / channels])];
   return o.reshape(emit('Gemm', inputs, product.shape, product.dtype, node.attributes), x.shape);
 }
 

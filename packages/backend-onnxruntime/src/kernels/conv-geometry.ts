@@ -1,0 +1,110 @@
+/**
+ * What all convolutions share: geometry, pixels with channels last whatever the caller's order, patches as rows, and
+ * joining what was computed by classes of pixels.
+ */
+import type { backend_util } from '@tensorflow/tfjs-core';
+import { external, number, type Value } from '../graph.ts';
+import * as o from '../ops.ts';
+import { type Tables, tablesOf, takePixels, type Window } from '../window.ts';
+import { refuse } from './kernel.ts';
+
+export const ZERO: Value = number(0);
+
+export interface Geometry {
+  readonly batch: number;
+  readonly window: Window;
+  readonly tables: Tables;
+  readonly cin: number;
+  readonly cout: number;
+  readonly inShape: readonly number[];
+  readonly outShape: readonly number[];
+  readonly channelsFirst: boolean;
+}
+
+type Conv2DInfo = ReturnType<typeof backend_util.computeConv2DInfo>;
+type Conv3DInfo = ReturnType<typeof backend_util.computeConv3DInfo>;
+
+export function geometry2d(info: Conv2DInfo): Geometry {
+  const window: Window = {
+    inSize: [info.inHeight, info.inWidth],
+    outSize: [info.outHeight, info.outWidth],
+    kernel: [info.filterHeight, info.filterWidth],
+    stride: [info.strideHeight, info.strideWidth],
+    dilation: [info.dilationHeight, info.dilationWidth],
+    before: [info.padInfo.top, info.padInfo.left],
+  };
+  return geometry(info, window);
+}
+
+export function geometry3d(info: Conv3DInfo): Geometry {
+  const window: Window = {
+    inSize: [info.inDepth, info.inHeight, info.inWidth],
+    outSize: [info.outDepth, info.outHeight, info.outWidth],
+    kernel: [info.filterDepth, info.filterHeight, info.filterWidth],
+    stride: [info.strideDepth, info.strideHeight, info.strideWidth],
+    dilation: [info.dilationDepth, info.dilationHeight, info.dilationWidth],
+    before: [info.padInfo.front, info.padInfo.top, info.padInfo.left],
+  };
+  return geometry(info, window);
+}
+
+function geometry(info: Conv2DInfo | Conv3DInfo, window: Window): Geometry {
+  if (info.outShape.includes(0)) refuse('empty result');
+  return {
+    batch: info.batchSize,
+    window,
+    tables: tablesOf(window),
+    cin: info.inChannels,
+    cout: info.outChannels,
+    inShape: info.inShape,
+    outShape: info.outShape,
+    channelsFirst: info.dataFormat === 'channelsFirst',
+  };
+}
+
+// --- Channels last inside, whatever outside ---
+
+/** As [batch, pixels, channels]. */
+export function pixelsOf(x: Value, { batch, channelsFirst }: Geometry): Value {
+  const channels = channelsFirst ? x.shape[1]! : x.shape.at(-1)!;
+  const last = channelsFirst ? o.transpose(x, [0, ...spatialAxes(x, 2), 1]) : x;
+  return o.reshape(last, [batch, x.size / (batch * channels), channels]);
+}
+
+/** Back to `shape`, which has channels where the caller wants them. */
+export function imageOf(pixels: Value, shape: readonly number[], { channelsFirst }: Geometry): Value {
+  if (!channelsFirst) return o.reshape(pixels, shape);
+  const [batch, channels, ...spatial] = shape as [number, number, ...number[]];
+  const last = o.reshape(pixels, [batch, ...spatial, channels]);
+  return o.transpose(last, [0, shape.length - 1, ...spatial.map((_, i) => i + 1)]);
+}
+
+function spatialAxes(x: Value, first: number): number[] {
+  return x.shape.slice(2).map((_, i) => i + first);
+}
+
+/** [batch · outPixels, taps · cin] */
+export function patches(x: Value, { batch, tables, cin }: Geometry): Value {
+  const rows = takePixels(x, tables.patches, ZERO);
+  return o.reshape(rows, [batch * tables.outPixels, tables.taps * cin]);
+}
+
+/** Joins what was computed for each class of input pixels. */
+export function inOrder(byClass: readonly Value[], tables: Tables): Value {
+  return takePixels(o.concat(byClass, 1), tables.order, ZERO);
+}
+
+/** Index tables for rows of weights, by what they select. */
+export const rowOrders = {
+  known: new Map<string, Value>(),
+  of(key: string, make: () => Int32Array): Value {
+    let order = this.known.get(key);
+    if (order === undefined) {
+      if (this.known.size >= 256) this.known.clear();
+      const indices = make();
+      order = external(indices, [indices.length], 'int32');
+      this.known.set(key, order);
+    }
+    return order;
+  },
+};
