@@ -13,8 +13,8 @@ const [command = 'help', ...args] = process.argv.slice(2);
 const bin = (name) => join(root, 'node_modules', '.bin', name);
 
 const commands = {
-  demo: () => node(['packages/cli/src/main.ts', 'demo', ...args]),
-  tributary: () => node([join(root, 'packages/cli/src/main.ts'), ...args], process.env.INIT_CWD),
+  demo: () => tributary(['demo', ...args]),
+  tributary: () => tributary(args, process.env.INIT_CWD),
   bench: () => node(['bench/main.ts', ...args]),
   oracles: () => node(['test/oracles/run.ts', ...args.map(fromCallersFolder)]),
   test,
@@ -108,6 +108,13 @@ function checkNode() {
 
 function fromCallersFolder(path) {
   return path.startsWith('-') ? path : resolve(process.env.INIT_CWD ?? process.cwd(), path);
+}
+
+/** The command line, from JavaScript: see transpile.mjs. */
+async function tributary(argv, cwd = root) {
+  const { transpile } = await import('./transpile.mjs');
+  await transpile(root);
+  return run(process.execPath, [join(root, 'packages/cli/dist/main.js'), ...argv], cwd);
 }
 
 function node(argv, cwd = root) {

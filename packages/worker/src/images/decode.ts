@@ -1,8 +1,8 @@
 /**
  * Files to uint8 pixels, as Pillow's open and convert give them: embedded colour profiles and EXIF orientation are not
  * applied, palettes are expanded, alpha is dropped (not blended), and 16 bits keep their high byte. PNG, JPEG, WebP,
- * TIFF and AVIF go through sharp on its own threads; BMP and PPM, which it can't read, are decoded here. The number of
- * pixels is checked in the header, before anything is decoded.
+ * TIFF and AVIF go through sharp on its own threads; BMP and PPM, which it can't read, and small PNG files, for which it
+ * is slow, are decoded here. The number of pixels is checked in the header, before anything is decoded.
  */
 import { readFile } from 'node:fs/promises';
 import { decode as decodeBmp } from 'bmp-ts';
@@ -10,6 +10,7 @@ import sharp from 'sharp';
 import { WorkerError } from '../errors.ts';
 import { plainJpegSize } from './jpeg.ts';
 import { decodeNetpbm, isNetpbm, netpbmSize } from './netpbm.ts';
+import { decodePlainPng } from './png.ts';
 import { centreBox, type Interpolation, type Raster, resize } from './resize.ts';
 
 /** Pillow's own limit against decompression bombs: two times 2^30 / 3 / 4 pixels. */
@@ -93,7 +94,7 @@ export async function decodeImage(bytes: Uint8Array, name: string, maxPixels = M
       return decodeNetpbm(bytes);
     }
     if (bytes[0] === 0x42 && bytes[1] === 0x4d) return bmp(bytes, check);
-    return await viaSharp(bytes, check);
+    return decodePlainPng(bytes, maxPixels) ?? (await viaSharp(bytes, check));
   } catch (error) {
     if (error instanceof WorkerError) throw error;
     throw unreadable(name, reasonOf(error), error);
