@@ -12,10 +12,12 @@ export interface ClassProbability {
 }
 
 export interface Predictor {
-  /** All classes, the most probable first. Rejects with FED_IMAGE_ codes for a file that is no image. */
-  predict(file: string): Promise<ClassProbability[]>;
+  /** For each file all classes, the most probable first. Rejects with FED_IMAGE_ codes for one that is no image. */
+  predict(files: readonly string[]): Promise<ClassProbability[][]>;
   close(): void;
 }
+
+const BATCH_SIZE = 64;
 
 /** A predictor for `model` on the engine named. Throws FED_CLI_MODEL_MISMATCH when it needs a site's own statistics. */
 export async function openPredictor(model: TrainedModel, engine: EngineName | 'auto'): Promise<Predictor> {
@@ -44,26 +46,46 @@ export async function openPredictor(model: TrainedModel, engine: EngineName | 'a
   });
   const { height, width, channels } = input;
   const colorMode = ({ 1: 'grayscale', 3: 'rgb', 4: 'rgba' } as const)[channels];
+  const length = height * width * channels;
+
+  async function load(file: string): Promise<Float32Array> {
+    const { interpolation, keepAspectRatio } = input;
+    const targetSize = [height, width] as const;
+    const image = await loadImage(file, { colorMode, targetSize, interpolation, keepAspectRatio });
+    const data = Float32Array.from(image.data);
+    generator.standardize({ data, shape: [height, width, channels] });
+    return data;
+  }
+
+  async function predictBatch(files: readonly string[]): Promise<ClassProbability[][]> {
+    const batch = new Float32Array(files.length * length);
+    for (const [i, file] of files.entries()) batch.set(await load(file), i * length);
+    const output = tf.tidy(() =>
+      network.predict(tf.tensor4d(batch, [files.length, height, width, channels])),
+    );
+    const values = await (Array.isArray(output) ? output[0]! : output).data();
+    tf.dispose(output);
+    const outputs = values.length / files.length;
+    return files.map((_, i) => ranked(Array.from(values.subarray(i * outputs, (i + 1) * outputs)), classes));
+  }
+
   return {
-    async predict(file) {
-      const { interpolation, keepAspectRatio } = input;
-      const image = await loadImage(file, {
-        colorMode,
-        targetSize: [height, width],
-        interpolation,
-        keepAspectRatio,
-      });
-      const data = Float32Array.from(image.data);
-      generator.standardize({ data, shape: [height, width, channels] });
-      const output = tf.tidy(() => network.predict(tf.tensor4d(data, [1, height, width, channels])));
-      const values = Array.from(await (Array.isArray(output) ? output[0]! : output).data());
-      tf.dispose(output);
-      const probabilities =
-        values.length === 1 && classes.length === 2 ? [1 - values[0]!, values[0]!] : values;
-      return probabilities
-        .map((probability, i) => ({ name: classes[i] ?? String(i), probability }))
-        .sort((a, b) => b.probability - a.probability);
+    async predict(files) {
+      const predictions: ClassProbability[][] = [];
+      for (let at = 0; at < files.length; at += BATCH_SIZE) {
+        predictions.push(...(await predictBatch(files.slice(at, at + BATCH_SIZE))));
+      }
+      return predictions;
     },
     close: () => network.dispose(),
   };
+}
+
+/** A single output stands for the second of two classes. */
+function ranked(outputs: readonly number[], classes: readonly string[]): ClassProbability[] {
+  const probabilities =
+    outputs.length === 1 && classes.length === 2 ? [1 - outputs[0]!, outputs[0]!] : outputs;
+  return probabilities
+    .map((probability, i) => ({ name: classes[i] ?? String(i), probability }))
+    .sort((a, b) => b.probability - a.probability);
 }

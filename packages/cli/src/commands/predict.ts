@@ -33,7 +33,8 @@ export function predictCommand(context: CliContext): Command {
       );
       try {
         for (const [i, file] of files.entries()) {
-          const classes = (await predictor.predict(file)).slice(0, flags.top);
+          const [all] = await predictor.predict([file]);
+          const classes = all!.slice(0, flags.top);
           if (flags.json) printJson(context, { type: 'prediction', file: images[i], classes });
           else printPrediction(context, images[i]!, classes);
         }

@@ -277,11 +277,9 @@ async function confuse(model: TrainedModel, split: Split, dataDir: string): Prom
   const matrix = DIGIT_CLASSES.map(() => DIGIT_CLASSES.map(() => 0));
   const predictor = await openPredictor(model, 'auto');
   try {
-    for (const { digit, path } of split.files) {
-      if (!path.startsWith('test/')) continue;
-      const [best] = await predictor.predict(join(dataDir, path));
-      matrix[digit]![Number(best!.name)]!++;
-    }
+    const test = split.files.filter(({ path }) => path.startsWith('test/'));
+    const predictions = await predictor.predict(test.map(({ path }) => join(dataDir, path)));
+    for (const [i, { digit }] of test.entries()) matrix[digit]![Number(predictions[i]![0]!.name)]!++;
   } finally {
     predictor.close();
   }
