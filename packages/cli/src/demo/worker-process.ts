@@ -42,6 +42,9 @@ export function startWorkerProcess(options: WorkerProcessOptions): WorkerProcess
     engine,
     '--threads',
     '1',
+    // The sites share this machine's cores: more threads would only wait for one another.
+    '--image-threads',
+    '0',
     '--json',
   ];
   const child = spawn(process.execPath, [...process.execArgv, main, 'join', invite, ...flags], {
