@@ -15,6 +15,8 @@ export interface EvaluatorOptions {
   readonly dataDir: string;
   /** @default 'auto' */
   readonly engine?: EngineName | 'auto';
+  /** Threads that decode images; 0: the engine's does. @default one a core but one, from 1 to 8 */
+  readonly imageThreads?: number;
 }
 
 export interface Evaluator {
@@ -39,6 +41,7 @@ export async function createEvaluator(options: EvaluatorOptions): Promise<Evalua
       workDir: work,
       siteName: 'evaluation',
       engine,
+      ...(options.imageThreads === undefined ? {} : { imageThreads: options.imageThreads }),
     });
     const evaluateFile = async (globalFile: string) =>
       (await trainer.evaluate({ round: 1, globalFile })).metrics;

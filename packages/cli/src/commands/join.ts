@@ -26,7 +26,11 @@ export function joinCommand(context: CliContext): Command {
     .option('--name <name>', 'this site’s name in the run (default: the host’s name)')
     .option('--engine <name>', `one of ${ENGINE_CHOICES.join(', ')}`, oneOf(ENGINE_CHOICES), 'auto')
     .option('--threads <number>', 'threads of the engine, where it has any', wholeNumber(1, 256))
-    .option('--image-threads <number>', 'threads that decode and augment images; 0: the engine’s does', wholeNumber(0, 64))
+    .option(
+      '--image-threads <number>',
+      'threads that decode and augment images; 0: the engine’s does',
+      wholeNumber(0, 64),
+    )
     .option('--image-cache <MiB>', 'memory for decoded images', wholeNumber(0, 1_048_576))
     .option('--state-dir <dir>', 'where the credential and finished work are kept')
     .action(async (invite: string | undefined, _options: unknown, command: Command) => {

@@ -237,7 +237,11 @@ async function playDemo(
         }),
       );
     }
-    evaluator = createEvaluator({ federation: prepared.federation, dataDir: join(dataDir, 'test') });
+    evaluator = createEvaluator({
+      federation: prepared.federation,
+      dataDir: join(dataDir, 'test'),
+      imageThreads: 0,
+    });
     evaluator.catch((error) => failed.abort(error));
     let running = true;
     for (const worker of workers)

@@ -6,7 +6,7 @@
  */
 import { readFile } from 'node:fs/promises';
 import { decode as decodeBmp } from 'bmp-ts';
-import sharp from 'sharp';
+import type { default as Sharp } from 'sharp';
 import { WorkerError } from '../errors.ts';
 import { plainJpegSize } from './jpeg.ts';
 import { decodeNetpbm, isNetpbm, netpbmSize } from './netpbm.ts';
@@ -35,8 +35,17 @@ const CHANNELS = { grayscale: 1, rgb: 3, rgba: 4 } as const;
 
 const RASTER_FORMATS: readonly string[] = ['png', 'jpeg', 'webp', 'tiff', 'gif', 'heif'];
 
-// The library's cache goes by file and buffer identity, holds memory, and would answer for a file that has changed.
-sharp.cache(false);
+let library: Promise<typeof Sharp> | undefined;
+
+/** The image library, loaded with the first image that needs it: a tenth of a second that most processes never spend. */
+function openLibrary(): Promise<typeof Sharp> {
+  library ??= import('sharp').then(({ default: sharp }) => {
+    // Its cache goes by file and buffer identity, holds memory, and would answer for a file that has changed.
+    sharp.cache(false);
+    return sharp;
+  });
+  return library;
+}
 
 /**
  * Returns the image of a file in the colour mode and size asked for, channels last.
@@ -123,6 +132,7 @@ export function convertColour(image: Raster, mode: ColorMode): Raster {
 }
 
 async function viaSharp(bytes: Uint8Array, check: (width: number, height: number) => void): Promise<Raster> {
+  const sharp = await openLibrary();
   const image = sharp(bytes, {
     limitInputPixels: false,
     ignoreIcc: true,
