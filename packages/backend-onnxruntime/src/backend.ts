@@ -18,11 +18,13 @@ import {
   type TypedArray,
   Variable,
 } from '@tensorflow/tfjs-core';
+import { DeviceBuffers } from './device-buffers.ts';
 import { BackendError } from './errors.ts';
 import { describe, type Explanation, Profiles, shares } from './explain.ts';
 import { CpuKernels, type HostTensor } from './fallback.ts';
 import {
   type ElementType,
+  emit,
   external,
   type HostData,
   sameShape,
@@ -71,6 +73,8 @@ type KernelInputs = Readonly<Record<string, TensorInfo | readonly TensorInfo[] |
  * convolutional network (2 MiB) took 2.9 ms alone and 3.6 together, one of a perceptron (10 MiB) 5.3 and 4.9.
  */
 const PARALLEL_FROM_BYTES = 1 << 23;
+/** Smaller results come to the process's memory at once: losses and metrics are read. */
+const STAYS_FROM_BYTES = 4096;
 const KEPT_RECORDS = 256;
 
 export class OnnxRuntimeBackend extends KernelBackend {
@@ -82,6 +86,7 @@ export class OnnxRuntimeBackend extends KernelBackend {
   #profiles: Profiles | undefined;
   #profiled: { readonly program: Program; readonly record: FlushRecord }[] = [];
   readonly #cpu: CpuKernels;
+  readonly #deviceBuffers = new DeviceBuffers();
   /** Entries with values that wait for a flush. */
   readonly #live = new Set<Entry>();
   readonly #records: FlushRecord[] = [];
@@ -107,7 +112,7 @@ export class OnnxRuntimeBackend extends KernelBackend {
       shape.length === 0 && dtype === 'float32'
         ? entryOf('float32', uniform((values as Float32Array)[0]!, [], 'float32'))
         : this.#entryOf({ shape, dtype, values }, 1, 'copy');
-    this.data.set(dataId, entry);
+    this.#adopt(dataId, entry);
     return dataId;
   }
 
@@ -118,10 +123,8 @@ export class OnnxRuntimeBackend extends KernelBackend {
     dtype: DataType,
     refCount: number,
   ): void {
-    this.data.set(
-      dataId,
-      this.#entryOf({ shape, dtype, values: splitComplex(values, dtype) }, refCount, 'own'),
-    );
+    const tensor = { shape, dtype, values: splitComplex(values, dtype) };
+    this.#adopt(dataId, this.#entryOf(tensor, refCount, 'own'));
   }
 
   /** The array belongs to the tensor: to be read, not written. */
@@ -156,6 +159,7 @@ export class OnnxRuntimeBackend extends KernelBackend {
     if (!force && entry.refCount > 0) return false;
     this.#live.delete(entry);
     this.data.delete(dataId);
+    for (const value of entry.values) this.#release(value);
     return true;
   }
 
@@ -186,6 +190,7 @@ export class OnnxRuntimeBackend extends KernelBackend {
 
   override dispose(): void {
     this.#live.clear();
+    this.#deviceBuffers.clear();
     this.#programs.clear();
     this.#cpu.dispose();
   }
@@ -252,7 +257,7 @@ export class OnnxRuntimeBackend extends KernelBackend {
     const outputs = this.#cpu.run(kernel, inputs, attrs);
     const make = (tensor: HostTensor): TensorInfo => {
       const dataId = {};
-      this.data.set(dataId, this.#entryOf(tensor, 1, 'own'));
+      this.#adopt(dataId, this.#entryOf(tensor, 1, 'own'));
       return { dataId, shape: tensor.shape, dtype: tensor.dtype };
     };
     return Array.isArray(outputs) ? outputs.map(make) : make(outputs);
@@ -345,6 +350,8 @@ export class OnnxRuntimeBackend extends KernelBackend {
     readonly sessions: number;
     readonly sessionBytes: number;
     readonly pendingTensors: number;
+    /** Results that stay on the device. */
+    readonly deviceBuffers: number;
     /** Calls that ran in JavaScript, by kernel. */
     readonly fallbacks: ReadonlyMap<string, number>;
   } {
@@ -354,6 +361,7 @@ export class OnnxRuntimeBackend extends KernelBackend {
       sessions: this.#programs.count,
       sessionBytes: this.#programs.bytes,
       pendingTensors: this.#live.size,
+      deviceBuffers: this.#deviceBuffers.count,
       fallbacks: this.#cpu.calls,
     };
   }
@@ -397,10 +405,11 @@ export class OnnxRuntimeBackend extends KernelBackend {
       if (program === undefined) {
         compiled = true;
         this.#compilations++;
-        program = this.#compile(graph);
+        program = this.#compile(graph, this.options.device === 'webgpu');
         this.#programs.add(program);
       }
       this.#run(program, graph);
+      this.#deviceBuffers.settle();
     } catch (cause) {
       const failure = describeFailure(cause, graph, this.options.mode);
       for (const entry of entries) entry.failure = failure;
@@ -422,13 +431,16 @@ export class OnnxRuntimeBackend extends KernelBackend {
     }
   }
 
-  #compile(graph: Plan): Program {
+  /** With `stay`, large results are left on the device. */
+  #compile(graph: Plan, stay: boolean): Program {
     const peak = peakBytes(graph);
     const profile = this.#profiles?.next();
     const session = this.#runtime.createSession({
       model: modelOf(graph),
       parallel: peak >= PARALLEL_FROM_BYTES,
-      gpuOutputs: [],
+      gpuOutputs: graph.outputs.flatMap(({ bytes }, i) =>
+        stay && bytes >= STAYS_FROM_BYTES ? [outputName(i)] : [],
+      ),
       ...(profile === undefined ? {} : { profile }),
     });
     return {
@@ -448,7 +460,9 @@ export class OnnxRuntimeBackend extends KernelBackend {
     });
     const results = program.session.run(feeds, program.outputNames);
     outputs.forEach((value, i) => {
-      value.resolve(this.#runtime.sourceOf(results[program.outputNames[i]!]!));
+      const source = this.#runtime.sourceOf(results[program.outputNames[i]!]!);
+      if ('gpu' in source) this.#deviceBuffers.add(source.gpu);
+      value.resolve(source);
     });
   }
 
@@ -464,7 +478,17 @@ export class OnnxRuntimeBackend extends KernelBackend {
 
   #adopt(dataId: DataId, entry: Entry): void {
     this.data.set(dataId, entry);
-    if (entry.values.some((value) => value.pending)) this.#live.add(entry);
+    for (const value of entry.values) {
+      value.holders++;
+      if (value.pending) this.#live.add(entry);
+    }
+  }
+
+  #release(value: Value): void {
+    value.holders--;
+    if (value.holders > 0 || value.source === undefined || !('gpu' in value.source)) return;
+    this.#deviceBuffers.retire(value.source.gpu);
+    if (this.#live.size === 0) this.#deviceBuffers.settle();
   }
 
   #entryOf({ shape, dtype, values }: HostTensor, refCount: number, ownership: 'own' | 'copy'): Entry {
@@ -489,11 +513,24 @@ export class OnnxRuntimeBackend extends KernelBackend {
     return { real: first as Float32Array, imag: second as Float32Array };
   }
 
-  #hostData({ source }: Value): HostData {
-    if (source === undefined || 'gpu' in source) {
+  #hostData(value: Value): HostData {
+    const { source } = value;
+    if (source === undefined)
       throw new BackendError('FED_ORT_DISPOSED', 'This tensor has no data that could be read.');
+    return 'gpu' in source ? this.#fetch(value) : source.host;
+  }
+
+  /** Through a graph of its own whose result doesn't stay: to ask the buffer for its data would end the process. */
+  #fetch(value: Value): HostData {
+    const copy = emit('Identity', [value], value.shape, value.dtype);
+    const graph = plan([copy]);
+    let program = this.#programs.find(graph);
+    if (program === undefined) {
+      program = this.#compile(graph, false);
+      this.#programs.add(program);
     }
-    return source.host;
+    this.#run(program, graph);
+    return (copy.source as { host: HostData }).host;
   }
 
   #checkAlive(entry: Entry): void {

@@ -41,6 +41,8 @@ export class Value {
   node: Node | undefined;
   /** The data of an external value. */
   source: Source | undefined;
+  /** Tensors whose data this is. */
+  holders = 0;
   /** Whether tensors that know nothing of each other have this data: a reader gets a copy. */
   shared = false;
   /** Content of an initializer, and its number in cache keys. */

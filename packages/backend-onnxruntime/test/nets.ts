@@ -30,6 +30,36 @@ function compiled(model: layers.LayersModel, loss: string, learningRate = 1e-3):
   return model;
 }
 
+/** The digits network of Tributary, `image-cnn-small`. */
+export function digitsNetwork(batch = 8, pixels = 28): Task {
+  const convolution = (filters: number, kernelSize: number, seed: number) =>
+    ({
+      filters,
+      kernelSize,
+      strides: 2,
+      padding: 'same',
+      activation: 'relu',
+      kernelInitializer: init(seed),
+    }) as const;
+  return {
+    build: () =>
+      compiled(
+        layers.sequential({
+          layers: [
+            conv2d({ ...convolution(16, 5, 1), inputShape: [pixels, pixels, 1] }),
+            conv2d(convolution(32, 3, 2)),
+            flatten(),
+            dense({ units: 64, activation: 'relu', kernelInitializer: init(3) }),
+            dense({ units: 10, activation: 'softmax', kernelInitializer: init(4) }),
+          ],
+        }),
+        'categoricalCrossentropy',
+      ),
+    x: () => tf.randomUniform([batch, pixels, pixels, 1], 0, 1, 'float32', 7),
+    y: oneHot(batch, 10),
+  };
+}
+
 /** The seed network of Tributary, `image-cnn`, learning so slowly that it doesn't know its few images by heart at once: a loss near 0 has no digits left to compare. */
 export function seedNetwork(batch = 2, pixels = 16): Task {
   const convolution = (filters: number, strides: number, seed: number) =>
