@@ -1,4 +1,6 @@
 /** Networks and data for the tests: small, with every weight and every number from a seed. */
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
 import * as tf from '@tensorflow/tfjs-core';
 import * as layers from '@tensorflow/tfjs-layers';
 
@@ -270,4 +272,53 @@ export function transformer(batch = 4, length = 8, width = 16, vocabulary = 20):
     return tf.losses.softmaxCrossEntropy(target, logits) as tf.Scalar;
   };
   return { variables, loss };
+}
+
+const LAST_FEATURES = 'out_relu';
+
+interface Topology {
+  readonly layers: { readonly name: string; readonly config: Record<string, unknown> }[];
+  output_layers: [string, number, number][];
+}
+
+/** MobileNetV2 with the weights that the npm package `nsfwjs` carries, and a head of two classes on its pooled features. */
+export async function mobileNet(batch = 4, pixels = 32): Promise<Task> {
+  const require = createRequire(import.meta.url);
+  const folder = join(dirname(require.resolve('nsfwjs')), '../models/mobilenet_v2');
+  const { modelTopology, weightsManifest } = require(join(folder, 'model.min.js')) as {
+    modelTopology: { model_config: { config: Topology } };
+    weightsManifest: tf.io.WeightsManifestConfig;
+  };
+  const weightData = Uint8Array.from(
+    Buffer.from(require(join(folder, 'group1-shard1of1.min.js')) as string, 'base64'),
+  ).buffer;
+  // Up to its last features: what comes after is made for 224 pixels.
+  const topology = structuredClone(modelTopology);
+  const { config } = topology.model_config;
+  config.layers.splice(config.layers.findIndex(({ name }) => name === LAST_FEATURES) + 1);
+  config.output_layers = [[LAST_FEATURES, 0, 0]];
+  config.layers[0]!.config['batch_input_shape'] = [null, pixels, pixels, 3];
+  const weightSpecs = weightsManifest.flatMap(({ weights }) => weights);
+  const artifacts = { modelTopology: topology, weightSpecs, weightData };
+  const parts: layers.LayersModel[] = [];
+  for (const backend of ['cpu', 'onnxruntime']) {
+    await tf.setBackend(backend);
+    parts.push(await layers.loadLayersModel(tf.io.fromMemory(artifacts), { strict: false }));
+  }
+  return {
+    build: () => {
+      const base = parts.shift()!;
+      for (const layer of base.layers) layer.trainable = true;
+      const pooled = layers.layers.globalAveragePooling2d({}).apply(base.output);
+      const head = dense({ units: 2, activation: 'softmax', kernelInitializer: init(1) });
+      const output = head.apply(pooled) as layers.SymbolicTensor;
+      return compiled(
+        layers.model({ inputs: base.inputs, outputs: output }),
+        'categoricalCrossentropy',
+        1e-4,
+      );
+    },
+    x: images(batch, pixels),
+    y: oneHot(batch, 2),
+  };
 }
