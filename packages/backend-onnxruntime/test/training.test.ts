@@ -3,7 +3,14 @@ import * as tf from '@tensorflow/tfjs-core';
 import * as layers from '@tensorflow/tfjs-layers';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { type BackendOptions, type OnnxRuntimeBackend, registerOnnxRuntime } from '../src/index.ts';
-import { lstmNetwork, residualNetwork, transformer } from './nets.ts';
+import {
+  lstmNetwork,
+  residualNetwork,
+  seedNetwork,
+  separableNetwork,
+  type Task,
+  transformer,
+} from './nets.ts';
 
 async function start(options: BackendOptions = {}): Promise<OnnxRuntimeBackend> {
   registerOnnxRuntime({ threads: 2, warn: false, ...options });
@@ -224,19 +231,31 @@ describe('flushes', () => {
 });
 
 describe('repeatability and memory', () => {
-  async function weightsAfterFive(threads: number): Promise<number[][]> {
-    await start({ threads });
-    const task = residualNetwork(8, 16);
+  /** As large as it takes for several threads to share the work. */
+  const networks: readonly (readonly [string, () => Task])[] = [
+    ['the seed network', () => seedNetwork(8, 48)],
+    ['a residual network with batch normalisation', () => residualNetwork(16, 48)],
+    ['a depthwise-separable network', () => separableNetwork(16, 48)],
+    ['embedding and LSTM', () => lstmNetwork(64, 24)],
+  ];
+
+  async function weightsAfterFive(threads: number, task: Task): Promise<Float32Array[]> {
+    const backend = await start({ threads });
     const model = task.build();
     const [xs, ys] = [task.x(), task.y()];
     for (let i = 0; i < 5; i++) await model.trainOnBatch(xs, ys);
-    return model.getWeights().map((weight) => [...weight.dataSync()]);
+    expect(backend.counters.sessionBytes).toBeGreaterThan(2 ** 23);
+    return model.getWeights().map((weight) => Float32Array.from(weight.dataSync()));
   }
 
-  it('the same weights, bit for bit, on repeat and with 1, 2 and 4 threads', async () => {
-    const once = await weightsAfterFive(2);
-    for (const threads of [2, 1, 4]) expect(await weightsAfterFive(threads)).toEqual(once);
-  });
+  it.each(networks)(
+    '%s: the same weights, bit for bit, on repeat and with 1, 2 and 4 threads',
+    async (_, makeTask) => {
+      const once = await weightsAfterFive(2, makeTask());
+      for (const threads of [2, 1, 4]) expect(await weightsAfterFive(threads, makeTask())).toEqual(once);
+    },
+    60_000,
+  );
 
   it('neither tensors nor data nor pending results grow over steps', async () => {
     const backend = await start();

@@ -40,7 +40,8 @@ function matMul(a: Value, b: Value, transposeA: boolean, transposeB: boolean): V
   const matrix = (x: Value) => o.reshape(x, x.shape.slice(-2));
   const single = (x: Value) => o.sizeOf(x.shape.slice(0, -2)) === 1;
   if (single(a) && single(b)) {
-    return o.reshape(o.gemm(matrix(a), matrix(b), { transA: transposeA, transB: transposeB }), shape);
+    const flags = { transA: transposeA, transB: transposeB };
+    return o.reshape(repeatable(matrix(a), matrix(b), flags), shape);
   }
   if (single(b) && !transposeA) {
     // One matrix for all: the batch is rows of one tall matrix.
@@ -50,6 +51,27 @@ function matMul(a: Value, b: Value, transposeA: boolean, transposeB: boolean): V
   if (!transposeA && !transposeB) return emit('MatMul', [a, b], shape, 'float32');
   const attributes = { transA: transposeA ? 1 : 0, transB: transposeB ? 1 : 0 };
   return emit('com.microsoft::FusedMatMul', [a, b], shape, 'float32', attributes);
+}
+
+/** Columns that a thread's share never falls below in a product of at least so many, with up to 16 threads. */
+const COLUMNS_FOR_ALL = 16 * 128;
+/** Inner sizes up to this are summed in one go, however the work is shared. */
+const ONE_SUM = 128;
+
+/**
+ * The product of two matrices with the same bits for any number of threads. ONNX Runtime shares out the columns of a
+ * wide product, and sums in longer pieces where a share has fewer than 128. It shares out the rows of a tall one, which
+ * changes nothing: so such a product is computed the other way round.
+ */
+function repeatable(a: Value, b: Value, { transA, transB }: { transA: boolean; transB: boolean }): Value {
+  const [rows, inner] = transA ? [a.shape[1]!, a.shape[0]!] : [a.shape[0]!, a.shape[1]!];
+  const columns = b.shape[transB ? 0 : 1]!;
+  if (rows === 1 || rows >= columns || columns >= COLUMNS_FOR_ALL || inner <= ONE_SUM) {
+    return o.gemm(a, b, { transA, transB });
+  }
+  // Not Gemm: ONNX Runtime would turn it back again.
+  const flags = { transA: transB ? 0 : 1, transB: transA ? 0 : 1 };
+  return o.transpose(emit('com.microsoft::FusedMatMul', [b, a], [columns, rows], 'float32', flags), [1, 0]);
 }
 
 export const products: KernelTable = {
