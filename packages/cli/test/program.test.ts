@@ -175,7 +175,11 @@ describe('doctor', () => {
   test('--json: the machine and every engine, one of them chosen', async () => {
     const { code, out } = await run(dir, 'doctor', '--json');
     expect(code).toBe(0);
-    const report = JSON.parse(out) as { engines: { name: string; chosen: boolean }[] };
+    const report = JSON.parse(out) as {
+      machine: { processor: string; instructions: string };
+      engines: { name: string; chosen: boolean }[];
+      speed: { gigaflops: number; size: number; products: number };
+    };
     expect(report.engines.map((engine) => engine.name)).toEqual([
       'tensorflow',
       'webgpu',
@@ -184,5 +188,15 @@ describe('doctor', () => {
       'cpu',
     ]);
     expect(report.engines.filter((engine) => engine.chosen).length).toBe(1);
+    expect(report.machine.instructions).toMatch(/AVX|SSE|NEON|unknown/);
+    expect(report.speed.gigaflops).toBeGreaterThan(0.01);
+    expect(report.speed.products).toBeGreaterThan(0);
+  });
+
+  test('--no-speed: says what there is and measures nothing', async () => {
+    const { code, out } = await run(dir, 'doctor', '--no-speed');
+    expect(code).toBe(0);
+    expect(out).toMatch(/would be chosen/);
+    expect(out).not.toMatch(/GFLOP/);
   });
 });

@@ -5,4 +5,6 @@ export { ENGINE_ERROR_CODES, EngineError } from './errors.ts';
 export type { Engine, EngineReport, LoadEngineOptions } from './load-engine.ts';
 export { inspectEngines, loadEngine } from './load-engine.ts';
 export { seededRandom, withSeededRandom } from './seeded-random.ts';
+export type { Speed } from './speed.ts';
+export { measureSpeed } from './speed.ts';
 export * as tf from './tf.ts';
