@@ -41,14 +41,13 @@ export async function bench(args: string[]): Promise<void> {
     const bytes = await makeImages(folder, count);
     const kib = (bytes / count / 1024).toFixed(0);
     console.log(`${count} JPEG files of 400 x 300 pixels, ${kib} KiB each, to batches of 32 at 224 x 224\n`);
-    await againstPython(folder, Number(values.pairs), count);
+    for (const decoded of [false, true]) await againstPython(folder, Number(values.pairs), count, decoded);
+    if (values['no-training']) return;
     const threads = values['image-threads'];
     const settings = {
       dataDir: folder,
       ...(threads === undefined ? {} : { imageThreads: Number(threads) }),
     };
-    await cacheAlone(settings, count);
-    if (values['no-training']) return;
     await whileTraining(
       {
         ...settings,
@@ -63,18 +62,23 @@ export async function bench(args: string[]): Promise<void> {
   }
 }
 
-/** Decode, resize, augment: nothing is cached, and both get the same cores. */
-async function againstPython(folder: string, pairs: number, count: number): Promise<void> {
+/**
+ * Decode, resize, augment, with nothing cached; or augment alone, with the decoded and resized images kept by both.
+ * Both get the same cores.
+ */
+async function againstPython(folder: string, pairs: number, count: number, decoded: boolean): Promise<void> {
   const python = findPython();
   if (python === undefined) {
     console.log('No comparison with Python: it needs Pillow and SciPy. On Debian: apt install python3-pil');
     console.log('python3-scipy; or name an interpreter that has them in PYTHON.\n');
   }
+  console.log(decoded ? 'From decoded pixels in memory:' : 'From files:');
   console.log('cores   ours images/s   Python images/s   ratio of each pair, and their median');
   for (const cores of [1, 2]) {
     if (cores > availableParallelism()) continue;
-    const ours = await startOurs(folder, cores, count);
-    const theirs = python === undefined ? undefined : await startPython(python, folder, cores, count);
+    const ours = await startOurs(folder, cores, count, decoded);
+    const theirs =
+      python === undefined ? undefined : await startPython(python, folder, cores, count, decoded);
     // The first pass of each warms up files, compilers and allocators.
     await ours.pass(0);
     await theirs?.pass(0);
@@ -96,8 +100,9 @@ async function againstPython(folder: string, pairs: number, count: number): Prom
   console.log('');
 }
 
-async function startOurs(dataDir: string, cores: number, count: number): Promise<Runner> {
-  const worker = await startParty('pipeline-images', { dataDir, imageThreads: cores, maxCacheBytes: 0 });
+async function startOurs(dataDir: string, cores: number, count: number, decoded: boolean): Promise<Runner> {
+  const maxCacheBytes = decoded ? 2 ** 30 : 0;
+  const worker = await startParty('pipeline-images', { dataDir, imageThreads: cores, maxCacheBytes });
   await worker.next('ready');
   pin(worker.child.pid!, cores);
   return {
@@ -109,11 +114,20 @@ async function startOurs(dataDir: string, cores: number, count: number): Promise
   };
 }
 
-async function startPython(python: string, folder: string, cores: number, count: number): Promise<Runner> {
+async function startPython(
+  python: string,
+  folder: string,
+  cores: number,
+  count: number,
+  decoded: boolean,
+): Promise<Runner> {
   const script = fileURLToPath(new URL('./pipeline_reference.py', import.meta.url));
   // One thread of each library a process, as with ours.
   const env = { ...process.env, OMP_NUM_THREADS: '1', OPENBLAS_NUM_THREADS: '1' };
-  const child = spawn(python, [script, folder, String(cores)], { env, stdio: ['pipe', 'pipe', 'inherit'] });
+  const child = spawn(python, [script, folder, String(cores), ...(decoded ? ['keep'] : [])], {
+    env,
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   await lines.next();
   pin(child.pid!, cores);
@@ -148,20 +162,6 @@ function findPython(): string | undefined {
     }
   }
   return undefined;
-}
-
-async function cacheAlone(settings: object, count: number): Promise<void> {
-  const worker = await startParty('pipeline-images', { ...settings, maxCacheBytes: 2 ** 30 });
-  await worker.next('ready');
-  const speeds: number[] = [];
-  for (let seed = 0; seed < 4; seed++) {
-    worker.send('pass', seed);
-    speeds.push(count / (await worker.next<{ seconds: number }>('passed')).seconds);
-  }
-  await worker.stop();
-  console.log(
-    `Without training, decoded images from the cache: ${median(speeds.slice(1)).toFixed(0)} images/s`,
-  );
 }
 
 async function whileTraining(settings: object, rounds: number): Promise<void> {

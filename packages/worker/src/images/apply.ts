@@ -5,6 +5,7 @@
  */
 import { type Finish, PLAIN, resample } from './affine.ts';
 import { flipHorizontal, flipVertical, scaleBrightness, shiftChannels } from './colour.ts';
+import { resampleFast } from './fast-affine.ts';
 import { type Affine, affineMatrix } from './matrix.ts';
 import type { ResolvedOptions } from './options.ts';
 import { type Floats, type ImageArray, type Pixels, sizeOf } from './pixels.ts';
@@ -80,7 +81,9 @@ function move(
   const size = sizeOf(image.shape, dataFormat);
   const sampling = { fillMode, cval, order };
   if (dataFormat === 'channels_last') {
-    resample(image.data, target, size, affine, sampling, finish);
+    if (!resampleFast(image.data, target, size, affine, sampling, finish)) {
+      resample(image.data, target, size, affine, sampling, finish);
+    }
     return;
   }
   const plane = size.height * size.width;

@@ -8,10 +8,11 @@ import { readFile } from 'node:fs/promises';
 import { decode as decodeBmp } from 'bmp-ts';
 import type { default as Sharp } from 'sharp';
 import { WorkerError } from '../errors.ts';
-import { plainJpegSize } from './jpeg.ts';
+import { decodeBaselineJpeg } from './baseline-jpeg.ts';
+import { decodePlainJpeg, plainJpegSize } from './jpeg.ts';
 import { decodeNetpbm, isNetpbm, netpbmSize } from './netpbm.ts';
 import { decodePlainPng } from './png.ts';
-import { centreBox, type Interpolation, type Raster, resize } from './resize.ts';
+import { centreBox, type Interpolation, nearestSources, type Raster, resize } from './resize.ts';
 
 /** Pillow's own limit against decompression bombs: two times 2^30 / 3 / 4 pixels. */
 export const MAX_PIXELS = 178_956_970;
@@ -72,6 +73,24 @@ export function fitImage(decoded: Raster, options: LoadOptions, scratch?: Uint8A
   const [height, width] = targetSize;
   const box = keepAspectRatio ? centreBox(converted, height, width) : undefined;
   return resize(converted, height, width, interpolation, box, scratch);
+}
+
+/**
+ * Decodes an ordinary JPEG file on the spot, and of the pixels only those that `fitImage` would keep, where that is a
+ * choice among them. Returns undefined for all other files. The pixels are valid until the next call.
+ */
+export function decodeOrdinaryJpeg(bytes: Uint8Array, options: LoadOptions): Raster | undefined {
+  const { targetSize, interpolation = 'nearest', keepAspectRatio = false } = options;
+  const pick =
+    targetSize && interpolation === 'nearest'
+      ? (fileHeight: number, fileWidth: number) => {
+          const [height, width] = targetSize;
+          const image = { height: fileHeight, width: fileWidth };
+          const whole = { left: 0, top: 0, right: fileWidth, bottom: fileHeight };
+          return nearestSources(height, width, keepAspectRatio ? centreBox(image, height, width) : whole);
+        }
+      : undefined;
+  return decodeBaselineJpeg(bytes, pick) ?? decodePlainJpeg(bytes);
 }
 
 /** Returns the error of a file that can't be read. */

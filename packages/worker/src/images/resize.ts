@@ -62,7 +62,7 @@ export function resize(
 }
 
 /** Returns the centre box with the aspect ratio of the target, as Keras's keep_aspect_ratio crops. */
-export function centreBox(image: Raster, height: number, width: number): Box {
+export function centreBox(image: Pick<Raster, 'height' | 'width'>, height: number, width: number): Box {
   const cropHeight = Math.min(image.height, Math.floor((image.width * height) / width));
   const cropWidth = Math.min(image.width, Math.floor((image.height * width) / height));
   const top = Math.floor((image.height - cropHeight) / 2);
@@ -72,8 +72,7 @@ export function centreBox(image: Raster, height: number, width: number): Box {
 
 function nearest(image: Raster, height: number, width: number, box: Box, scratch?: Uint8Array): Raster {
   const { channels } = image;
-  const columns = positions(box.left, box.right, width);
-  const rows = positions(box.top, box.bottom, height);
+  const { rows, columns } = nearestSources(height, width, box);
   const source = image.data;
   const length = height * width * channels;
   const data = scratch?.length === length ? scratch : new Uint8Array(length);
@@ -96,6 +95,15 @@ function nearest(image: Raster, height: number, width: number, box: Box, scratch
     }
   }
   return { data, height, width, channels };
+}
+
+/** Returns the source rows and columns of 'nearest'. */
+export function nearestSources(
+  height: number,
+  width: number,
+  box: Box,
+): { rows: Int32Array; columns: Int32Array } {
+  return { rows: positions(box.top, box.bottom, height), columns: positions(box.left, box.right, width) };
 }
 
 /** Source index of each output: the step is added up, rounding and all, because Pillow does so. */

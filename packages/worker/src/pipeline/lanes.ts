@@ -6,8 +6,7 @@
 import { readFileSync } from 'node:fs';
 import { WorkerError } from '../errors.ts';
 import { prepareInto } from '../images/apply.ts';
-import { decodeImage, fitImage, unopenable } from '../images/decode.ts';
-import { decodePlainJpeg } from '../images/jpeg.ts';
+import { decodeImage, decodeOrdinaryJpeg, fitImage, type LoadOptions, unopenable } from '../images/decode.ts';
 import { resolveOptions } from '../images/options.ts';
 import type { Statistics } from '../images/statistics.ts';
 import {
@@ -45,6 +44,12 @@ export function createLanes({ input, augmentation }: PipelineSetup, thread: numb
   let statistics: Statistics = {};
   const shape = [input.height, input.width, input.channels] as const;
   const length = shape[0] * shape[1] * shape[2];
+  const fit: LoadOptions = {
+    colorMode: COLOR_MODES[input.channels],
+    targetSize: [input.height, input.width],
+    interpolation: input.interpolation,
+    keepAspectRatio: input.keepAspectRatio,
+  };
   const queue: Running[] = [];
   let lanes = 0;
 
@@ -108,17 +113,8 @@ export function createLanes({ input, augmentation }: PipelineSetup, thread: numb
     } catch (cause) {
       throw unopenable(file, cause);
     }
-    const plain = decodePlainJpeg(bytes);
-    const fitted = fitImage(
-      plain ?? (await decodeImage(bytes, file)),
-      {
-        colorMode: COLOR_MODES[input.channels],
-        targetSize: [input.height, input.width],
-        interpolation: input.interpolation,
-        keepAspectRatio: input.keepAspectRatio,
-      },
-      scratch,
-    );
+    const plain = decodeOrdinaryJpeg(bytes, fit);
+    const fitted = fitImage(plain ?? (await decodeImage(bytes, file)), fit, scratch);
     // The decoder's own memory, when nothing was left to do: the other lane may decode before it is read.
     if (fitted !== plain) return fitted.data;
     scratch.set(fitted.data);
