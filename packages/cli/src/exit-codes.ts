@@ -42,6 +42,7 @@ export const EXIT_CODES = [
   { code: 8, name: 'run', meaning: 'The run ended without reaching its goal.' },
   { code: 9, name: 'storage', meaning: 'The disk is full, or a folder is locked or can not be written.' },
   { code: 10, name: 'preflight', meaning: 'A check before joining failed; the printed list says which.' },
+  { code: 11, name: 'policy', meaning: 'This site’s own policy refuses the federation.' },
   {
     code: 130,
     name: 'interrupted',
@@ -74,6 +75,9 @@ const BY_PREFIX: readonly (readonly [prefix: string, exit: ExitName])[] = [
   ['FED_WORKER_PREFLIGHT', 'preflight'],
   ['FED_WORKER_CLOCK', 'preflight'],
   ['FED_WORKER_COORDINATOR_GONE', 'network'],
+  ['FED_POLICY_', 'policy'],
+  ['FED_POLICY_UNREADABLE', 'config'],
+  ['FED_POLICY_INVALID', 'config'],
   ['FED_ENGINE_', 'engine'],
   ['FED_TRAINER_', 'engine'],
   ['FED_TRAINER_NO_EXAMPLES', 'data'],

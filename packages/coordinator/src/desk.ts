@@ -131,7 +131,9 @@ export function createDesk(options: DeskOptions): Desk {
       } = admit(hello, state, (entry) => context.record(entry, { durable: true }), now);
       const joined = roster.enlist(record);
       const former = joined.channel;
-      Object.assign(joined, { channel, ready: false, state: 'preparing', progress: 0, lastSeenAt: now() });
+      const { minor } = negotiate(hello.protocol);
+      const fresh = { channel, minor, ready: false, state: 'preparing', progress: 0, lastSeenAt: now() };
+      Object.assign(joined, fresh);
       set(joined);
       if (former) void former.close('the same site has a new link');
       context.emit({ type: 'joined', clientId: joined.clientId, name: joined.name, rejoined });

@@ -54,7 +54,16 @@ export const MESSAGES: readonly Message[] = [
   },
   { type: 'ready', site: SITE },
   { type: 'heartbeat', state: 'training', round: 2, progress: 0.25 },
-  { type: 'plan', task: 'train', round: 2, model: blob, learningRate: 0.001, deadlineMs: null },
+  {
+    type: 'plan',
+    task: 'train',
+    round: 2,
+    model: blob,
+    learningRate: 0.001,
+    deadlineMs: null,
+    cohortSize: 7,
+    minUpdates: 5,
+  },
   { type: 'chunk', digest: A, index: 38 },
   { type: 'chunk-data', digest: A, index: 38 },
   {

@@ -1,4 +1,5 @@
 /** `tributary join`: a site takes part with its own images until the run ends. */
+import { resolve } from 'node:path';
 import type { WorkerEvent, WorkerEventType } from '@tributary/worker';
 import { Command } from 'commander';
 import { ENGINE_CHOICES, existingFolder, oneOf, wholeNumber } from '../arguments.ts';
@@ -15,6 +16,7 @@ interface Flags {
   readonly imageThreads?: number;
   readonly imageCache?: number;
   readonly stateDir?: string;
+  readonly policy?: string;
   readonly json?: boolean;
 }
 
@@ -33,6 +35,7 @@ export function joinCommand(context: CliContext): Command {
     )
     .option('--image-cache <MiB>', 'memory for decoded images', wholeNumber(0, 1_048_576))
     .option('--state-dir <dir>', 'where the credential and finished work are kept')
+    .option('--policy <file>', 'this site’s policy (default: site-policy.yaml in the data folder)')
     .action(async (invite: string | undefined, _options: unknown, command: Command) => {
       const flags = command.optsWithGlobals<Flags>();
       const dataDir = existingFolder(context.cwd, flags.data, '--data');
@@ -57,7 +60,7 @@ async function takePart(context: CliContext, invite: string | undefined, dataDir
   const { createSocketioTransport } = await import('@tributary/shared-protocol/socketio');
   const { createSiteView } = await import('../terminal/site-view.ts');
   const { openSession } = await import('../terminal/session.ts');
-  const { name, engine, threads, imageThreads, imageCache, stateDir, json = false } = flags;
+  const { name, engine, threads, imageThreads, imageCache, stateDir, policy, json = false } = flags;
   const isDue = oncePerSecond();
   const view = createSiteView({ colours: context.colours, print: (text) => session.print(text) });
   const session = openSession(context, (now) => (json ? [] : view.live(now)));
@@ -78,9 +81,8 @@ async function takePart(context: CliContext, invite: string | undefined, dataDir
       ...(threads === undefined ? {} : { threads }),
       ...(imageThreads === undefined ? {} : { imageThreads }),
       ...(imageCache === undefined ? {} : { maxCacheBytes: imageCache * 2 ** 20 }),
-      ...(stateDir === undefined
-        ? {}
-        : { stateDir: (await import('node:path')).resolve(context.cwd, stateDir) }),
+      ...(stateDir === undefined ? {} : { stateDir: resolve(context.cwd, stateDir) }),
+      ...(policy === undefined ? {} : { policyFile: resolve(context.cwd, policy) }),
     });
   } finally {
     session.end();

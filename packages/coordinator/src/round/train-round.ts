@@ -191,6 +191,8 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
           model,
           learningRate: plan.learningRate,
           deadlineMs: Math.max(0, deadlineAt - now()),
+          // A site of version 1.0 takes a field that it does not know for an error.
+          ...(member.minor < 1 ? {} : { cohortSize: cohort.length, minUpdates }),
         },
         'ok',
       );

@@ -12,6 +12,8 @@ import {
   type MessageOf,
   openFileSink,
 } from '@tributary/shared-protocol';
+import { isPolicyError, type PolicyError } from '../errors.ts';
+import type { Guard } from '../policy/guard.ts';
 import type { Delivery } from './delivery.ts';
 import type { EmitWorkerEvent } from './events.ts';
 import type { Spool, WorkKey, WorkResult } from './spool.ts';
@@ -22,6 +24,8 @@ import type { Uplink } from './uplink.ts';
 type Plan = MessageOf<'plan'>;
 type State = MessageOf<'heartbeat'>['state'];
 
+/** How long the coordinator has to hear that work was stopped. */
+const HALT_TIMEOUT_MS = 2000;
 /** How often a model that arrives damaged is fetched again. */
 const MAX_FETCHES = 3;
 
@@ -32,6 +36,8 @@ export interface Desk {
   take(plan: Plan, channel: Channel): void;
   /** The trainer's progress on the present job, in [0, 1]. */
   onProgress(progress: number): void;
+  /** The site's policy stops the present work: waits until it has let go, and tells the coordinator why. */
+  halt(reason: PolicyError, channel: Channel): Promise<void>;
   /** Stops the present work and waits until it has let go. */
   close(): Promise<void>;
 }
@@ -56,11 +62,13 @@ export interface DeskOptions {
   readonly uplink: Uplink;
   readonly keeper: TrainerKeeper;
   readonly delivery: Delivery;
+  readonly guard: Guard;
   readonly emit: EmitWorkerEvent;
 }
 
 /** Returns an idle desk. */
-export function createDesk({ spool, modelsDir, uplink, keeper, delivery, emit }: DeskOptions): Desk {
+export function createDesk(options: DeskOptions): Desk {
+  const { spool, modelsDir, uplink, keeper, delivery, guard, emit } = options;
   let current: Job | undefined;
   let lastRound = 0;
   /** The last two global models: a round trains on the one it was evaluated on before. */
@@ -120,6 +128,7 @@ export function createDesk({ spool, modelsDir, uplink, keeper, delivery, emit }:
     recentModels = [plan.model.digest, ...recentModels.filter((digest) => digest !== plan.model.digest)];
     recentModels = recentModels.slice(0, 2);
     await pruneModels(modelsDir, new Set(recentModels));
+    guard.admitPlan(plan, { modelIsHere: await modelIsHere(plan) });
     const globalFile = await fetchGlobal(job);
     crashPoint('agent:after-fetch');
     job.progress = 0;
@@ -131,7 +140,7 @@ export function createDesk({ spool, modelsDir, uplink, keeper, delivery, emit }:
       );
       signal.throwIfAborted();
       crashPoint('agent:after-train');
-      const { bytes, numExamples, metrics } = await spool.addUpdate(key, finite(result));
+      const { bytes, numExamples, metrics } = await spool.addUpdate(key, finite(result), job.plan);
       crashPoint('agent:after-spool');
       emit({ type: 'spooled', round, bytes, numExamples, metrics });
     } else {
@@ -145,13 +154,19 @@ export function createDesk({ spool, modelsDir, uplink, keeper, delivery, emit }:
     if (entry !== undefined && uplink.channel !== undefined) void delivery.offer(entry, uplink.channel);
   }
 
+  const modelPath = ({ model }: Plan) => join(modelsDir, `${model.digest}.frame`);
+
+  /** Files get their name once their digest was checked. */
+  async function modelIsHere(plan: Plan): Promise<boolean> {
+    const found = await stat(modelPath(plan)).catch(() => undefined);
+    return found?.size === plan.model.bytes;
+  }
+
   async function fetchGlobal(job: Job): Promise<string> {
     const { signal } = job.controller;
-    const path = join(modelsDir, `${job.key.base}.frame`);
+    const path = modelPath(job.plan);
     for (let damaged = 0; ; ) {
-      // Files get this name once their digest was checked.
-      const found = await stat(path).catch(() => undefined);
-      if (found?.size === job.plan.model.bytes) return path;
+      if (await modelIsHere(job.plan)) return path;
       const channel = await uplink.whenUp(signal);
       if (job.plannedOn !== channel) {
         // The plan is repeated on every new link, and says how to fetch from this one.
@@ -205,11 +220,12 @@ export function createDesk({ spool, modelsDir, uplink, keeper, delivery, emit }:
     const { task, round } = job.key;
     const code = errorCode(error) ?? 'FED_TRAINER_FAILED';
     const reason = error instanceof Error ? error.message : String(error);
-    emit({ type: 'failed', task, round, code, reason });
+    emit({ type: isPolicyError(error) ? 'declined' : 'failed', task, round, code, reason });
     while (!signal.aborted) {
       try {
         const channel = await uplink.whenUp(signal);
         await channel.call({ type: 'failure', task, round, code, reason }, 'ok');
+        if (isPolicyError(error)) guard.told(error);
         return;
       } catch (callError) {
         const lost = errorCode(callError);
@@ -231,6 +247,18 @@ export function createDesk({ spool, modelsDir, uplink, keeper, delivery, emit }:
       current.progress = Math.min(1, Math.max(0, progress));
       const type = current.state === 'training' ? 'training' : 'evaluating';
       emit({ type, round: current.key.round, progress: current.progress });
+    },
+    async halt(error, channel) {
+      const job = current;
+      if (job === undefined) return;
+      const { task, round } = job.key;
+      const { code, message: reason } = error;
+      job.controller.abort(error);
+      await job.done;
+      emit({ type: 'declined', task, round, code, reason });
+      await channel
+        .call({ type: 'failure', task, round, code, reason }, 'ok', { timeoutMs: HALT_TIMEOUT_MS })
+        .catch(() => undefined); // the link is about to end either way; `leave` has the reason too
     },
     async close() {
       current?.controller.abort(new Error('the agent is stopping'));

@@ -30,6 +30,8 @@ export interface StateDir {
   readonly spoolDir: string;
   /** Scratch space of the trainer process. */
   readonly workDir: string;
+  /** What the site's policy counts. */
+  readonly ledgerFile: string;
   readCredential(): Promise<Credential | undefined>;
   writeCredential(credential: Credential): Promise<void>;
   /** Lets another agent in. */
@@ -101,6 +103,7 @@ export async function openStateDir(path: string): Promise<StateDir> {
     modelsDir,
     spoolDir,
     workDir,
+    ledgerFile: join(path, 'policy-ledger.json'),
     async readCredential() {
       let text: string;
       try {

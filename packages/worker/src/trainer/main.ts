@@ -63,6 +63,7 @@ async function prepare(setup: TrainerSetup): Promise<FromTrainer> {
   const { federation, siteName, dataDir, workDir } = setup;
   const engine: Engine = await loadEngine({
     prefer: setup.engine,
+    ...(setup.engines === undefined ? {} : { among: setup.engines }),
     ...(setup.threads === undefined ? {} : { threads: setup.threads }),
   });
   const { classes, input, augmentation, training, maxUnreadableShare } = federation;

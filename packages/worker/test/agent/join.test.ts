@@ -151,6 +151,7 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
     const shown = agent.events.flatMap((event) => (event.type === 'preflight' ? [event.step] : []));
     expect(shown.map(({ name }) => name)).toEqual([
       'state',
+      'policy',
       'address',
       'protocol',
       'clock',
@@ -180,7 +181,7 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
   test('killed between hello and welcome, it repeats the same hello', async () => {
     coordinator.on.hello = () => new Promise(() => undefined);
     const first = startAgent({ signal: AbortSignal.any([controller.signal]) });
-    await first.seen('preflight', 2); // the address answered; hello is on its way or there
+    await first.seen('preflight', 3); // the address answered; hello is on its way or there
     // What a kill leaves: the credential file as it was, and a new process with the same command.
     const stored = JSON.parse(await readFile(join(stateDir, 'credential.json'), 'utf8'));
     expect(stored.confirmed).toBe(false);
