@@ -8,6 +8,7 @@ import { exportCommand } from './commands/export.ts';
 import { initCommand } from './commands/init.ts';
 import { inviteCommand } from './commands/invite.ts';
 import { joinCommand } from './commands/join.ts';
+import { policyCommand } from './commands/policy.ts';
 import { predictCommand } from './commands/predict.ts';
 import { statusCommand } from './commands/status.ts';
 import { type CliContext, coloursFor, printJson } from './context.ts';
@@ -46,6 +47,7 @@ export function createProgram(context: CliContext, setExit: (code: number) => vo
     initCommand(context),
     coordinatorCommand(context),
     joinCommand(context),
+    policyCommand(context, setExit),
     inviteCommand(context),
     statusCommand(context),
     evaluateCommand(context),
@@ -56,7 +58,7 @@ export function createProgram(context: CliContext, setExit: (code: number) => vo
   ]) {
     program.addCommand(command);
   }
-  for (const command of [program, ...program.commands]) {
+  for (const command of [program, ...program.commands.flatMap((one) => [one, ...one.commands])]) {
     command
       .exitOverride()
       .showSuggestionAfterError()

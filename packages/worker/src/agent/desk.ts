@@ -52,6 +52,8 @@ interface Job {
   state: State;
   progress: number;
   done: Promise<void>;
+  /** It failed, and the coordinator is being told: the same plan once more is another job. */
+  gaveUp: boolean;
   /** Called when the plan is repeated. */
   onRepeat(): void;
 }
@@ -77,7 +79,8 @@ export function createDesk(options: DeskOptions): Desk {
   function take(plan: Plan, channel: Channel): void {
     const { task, round } = plan;
     const key = { task, round, base: plan.model.digest };
-    if (current !== undefined && sameKey(current.key, key) && !current.controller.signal.aborted) {
+    const isAtWork = current !== undefined && !current.gaveUp && !current.controller.signal.aborted;
+    if (current !== undefined && isAtWork && sameKey(current.key, key)) {
       current.plan = plan;
       current.plannedOn = channel;
       current.onRepeat();
@@ -94,7 +97,7 @@ export function createDesk(options: DeskOptions): Desk {
       if (entry.round < round) void delivery.offer(entry, channel);
     }
     const former = current;
-    if (former !== undefined) {
+    if (former !== undefined && !former.gaveUp) {
       const reason = `round ${round} (${task}) was planned meanwhile`;
       emit({ type: 'abandoned', task: former.key.task, round: former.key.round, reason });
       former.controller.abort(new Error(reason));
@@ -110,6 +113,7 @@ export function createDesk(options: DeskOptions): Desk {
       state: 'fetching',
       progress: 0,
       done: Promise.resolve(),
+      gaveUp: false,
       onRepeat: () => undefined,
     };
     current = job;
@@ -217,6 +221,7 @@ export function createDesk(options: DeskOptions): Desk {
   async function giveUp(job: Job, error: unknown): Promise<void> {
     const { signal } = job.controller;
     if (signal.aborted) return;
+    job.gaveUp = true;
     const { task, round } = job.key;
     const code = errorCode(error) ?? 'FED_TRAINER_FAILED';
     const reason = error instanceof Error ? error.message : String(error);

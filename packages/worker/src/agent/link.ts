@@ -102,6 +102,7 @@ export async function openLink(site: Site): Promise<LinkEnd> {
     firstTime(site, ok('address', `${url} answers, ${pinned}`));
     const welcome = await hello(site, channel);
     heartbeat = setInterval(() => void beat(site, channel), welcome.heartbeatMs);
+    await site.state.writeFederation(welcome.federation, welcome.protocol);
     refuseByPolicy(site, welcome);
     const ready = readyFor(site, welcome.federation);
     const trainer = await Promise.race([ready, brokenOff, gone.promise, halt.promise]);

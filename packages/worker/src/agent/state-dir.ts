@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { type FederationView, federationViewSchema } from '@tributary/shared-protocol';
 import { z } from 'zod';
 import { WorkerError } from '../errors.ts';
 import { writeFileAtomic } from './atomic-file.ts';
@@ -24,6 +25,13 @@ const credentialSchema = z.strictObject({
 /** How a site finds and convinces its coordinator again. Holds a secret: the file's mode is 0600. */
 export type Credential = z.infer<typeof credentialSchema>;
 
+const FEDERATION_FILE = 'federation.json';
+const keptSchema = z.strictObject({
+  version: z.literal(1),
+  minor: z.int().min(0),
+  federation: federationViewSchema,
+});
+
 export interface StateDir {
   readonly path: string;
   readonly modelsDir: string;
@@ -34,6 +42,8 @@ export interface StateDir {
   readonly ledgerFile: string;
   readCredential(): Promise<Credential | undefined>;
   writeCredential(credential: Credential): Promise<void>;
+  /** Keeps what the coordinator said of the federation, for `tributary policy check`. */
+  writeFederation(federation: FederationView, protocol: { readonly minor: number }): Promise<void>;
   /** Lets another agent in. */
   release(): Promise<void>;
 }
@@ -121,8 +131,30 @@ export async function openStateDir(path: string): Promise<StateDir> {
     },
     writeCredential: (credential) =>
       writeFileAtomic(credentialPath, `${JSON.stringify(credential, undefined, 2)}\n`, 0o600),
+    writeFederation: (federation, { minor }) =>
+      writeFileAtomic(join(path, FEDERATION_FILE), `${JSON.stringify({ version: 1, minor, federation })}\n`),
     release: () => lock.release(),
   };
+}
+
+/** What a state folder knows of the run that was joined from it. */
+export interface SiteFacts {
+  readonly url: string;
+  readonly fingerprint: string | undefined;
+  readonly name: string;
+  /** Undefined when no coordinator has let this site in yet. */
+  readonly federation: FederationView | undefined;
+  /** Minor of the protocol that was spoken. */
+  readonly minor: number | undefined;
+}
+
+/** Reads a state folder without holding it, or undefined when no run was joined from it. Shows no secret. */
+export async function readSiteFacts(path: string): Promise<SiteFacts | undefined> {
+  const credential = credentialSchema.safeParse(await readJson(join(path, 'credential.json')));
+  if (!credential.success) return undefined;
+  const kept = keptSchema.safeParse(await readJson(join(path, FEDERATION_FILE)));
+  const { url, fingerprint, name } = credential.data;
+  return { url, fingerprint, name, federation: kept.data?.federation, minor: kept.data?.minor };
 }
 
 /** Returns a new random credential: 256 bits as base64url. */
@@ -150,6 +182,10 @@ async function entriesOf(directory: string): Promise<string[]> {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
     throw error;
   }
+}
+
+async function readJson(path: string): Promise<unknown> {
+  return parseJson(await readFile(path, 'utf8').catch(() => ''));
 }
 
 function parseJson(text: string): unknown {

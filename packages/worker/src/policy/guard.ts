@@ -143,6 +143,14 @@ export function createGuard(options: GuardOptions): Guard {
     if (reason !== undefined) tell(reason);
   }
 
+  function leaveFor(reason: PolicyError): void {
+    if (!LEAVING.includes(reason.code)) return;
+    if (reason.code === 'FED_POLICY_ROUNDS') ended = reason;
+    else if (reason.retryAt === undefined) return;
+    if (reason.code === 'FED_POLICY_BYTES') spentDay = dayOf(now());
+    tell(reason);
+  }
+
   function tell(reason: unknown): void {
     for (const stop of [...watchers]) stop(reason);
   }
@@ -194,13 +202,7 @@ export function createGuard(options: GuardOptions): Guard {
       if (cohort !== undefined) throw refusal('FED_POLICY_COHORT', cohort);
       affordBytes(bytes, `sending the update of round ${round}`);
     },
-    told(reason) {
-      if (!LEAVING.includes(reason.code)) return;
-      if (reason.code === 'FED_POLICY_ROUNDS') ended = reason;
-      else if (reason.retryAt === undefined) return;
-      if (reason.code === 'FED_POLICY_BYTES') spentDay = dayOf(now());
-      tell(reason);
-    },
+    told: leaveFor,
     watch() {
       let stop: (reason: unknown) => void = () => undefined;
       const promise = new Promise<never>((_, reject) => {
@@ -249,7 +251,14 @@ export function createGuard(options: GuardOptions): Guard {
           }
           if (bytesLeft() <= 0) look();
         },
-        admit: (bytes) => affordBytes(bytes, 'one more chunk'),
+        admit(bytes) {
+          try {
+            affordBytes(bytes, 'one more chunk');
+          } catch (error) {
+            if (isPolicyError(error)) leaveFor(error);
+            throw error;
+          }
+        },
       });
     },
     close() {

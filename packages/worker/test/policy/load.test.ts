@@ -4,6 +4,8 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { readLayout } from '../../src/data/layout.ts';
 import { loadPolicy, parsePolicy } from '../../src/policy/load.ts';
+import { policySchema } from '../../src/policy/schema.ts';
+import { POLICY_TEMPLATE } from '../../src/policy/template.ts';
 
 let dataDir: string;
 beforeEach(async () => {
@@ -102,6 +104,14 @@ models: []
       code: 'FED_POLICY_UNREADABLE',
       message: expect.stringContaining(told),
     });
+  });
+});
+
+describe('the template of `policy init`', () => {
+  test('sets no rule as it is, and every key once the # is taken away', () => {
+    expect(parsePolicy(POLICY_TEMPLATE, 'p.yaml')).toEqual({});
+    const set = POLICY_TEMPLATE.replace(/^#(?! )/gm, '').replace(/^#(?= {2})/gm, '');
+    expect(Object.keys(parsePolicy(set, 'p.yaml')).sort()).toEqual(Object.keys(policySchema.shape).sort());
   });
 });
 
