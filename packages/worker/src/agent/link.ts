@@ -60,6 +60,14 @@ const STEP_OF_REFUSAL: Readonly<Record<string, PreflightStep['name']>> = {
   FED_PROTOCOL_VERSION: 'protocol',
   FED_JOIN_CLOCK: 'clock',
 };
+/** What dialling again can't mend. */
+const FINAL_CODES = [
+  'FED_TRANSPORT_FINGERPRINT',
+  'FED_TRANSPORT_FORBIDDEN',
+  'FED_TRANSPORT_UNSUPPORTED',
+  'FED_PROTOCOL_VERSION',
+  'FED_PROTOCOL_MESSAGE_MALFORMED',
+];
 const LEAVE_TIMEOUT_MS = 2000;
 const HEARTBEAT_PATIENCE_MS = 15_000;
 
@@ -126,9 +134,7 @@ export async function openLink(site: Site): Promise<LinkEnd> {
 export function isFinal(error: unknown): boolean {
   if (error instanceof RemoteError) return !error.retryable;
   const code = errorCode(error) ?? '';
-  return error instanceof ProtocolError
-    ? ['FED_TRANSPORT_FINGERPRINT', 'FED_PROTOCOL_VERSION', 'FED_PROTOCOL_MESSAGE_MALFORMED'].includes(code)
-    : true;
+  return error instanceof ProtocolError ? FINAL_CODES.includes(code) : true;
 }
 
 async function hello(site: Site, channel: Channel): Promise<MessageOf<'welcome'>> {
