@@ -16,6 +16,7 @@ const commands = {
   demo: () => tributary(['demo', ...args]),
   tributary: () => tributary(args, process.env.INIT_CWD),
   bench: () => node(['bench/main.ts', ...args]),
+  chaos: () => node(['test/chaos/main.ts', ...args]),
   oracles: () => node(['test/oracles/run.ts', ...args.map(fromCallersFolder)]),
   test,
   'test:tfjs': () =>

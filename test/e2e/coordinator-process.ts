@@ -1,6 +1,11 @@
 /** A coordinator in a process of its own; reports the run's events, and one invite for all sites at each start. */
 import { readFile } from 'node:fs/promises';
-import { createCoordinator, type FederationConfig, resolveFederation } from '@tributary/coordinator';
+import {
+  type Coordinator,
+  createCoordinator,
+  type FederationConfig,
+  resolveFederation,
+} from '@tributary/coordinator';
 import { decodeFrame, errorCode } from '@tributary/shared-protocol';
 import { createSocketioTransport } from '@tributary/shared-protocol/socketio';
 import { party } from './processes.ts';
@@ -26,8 +31,9 @@ const artifact = {
 };
 const stop = new AbortController();
 process.on('SIGTERM', () => stop.abort());
+let coordinator: Coordinator | undefined;
 try {
-  const coordinator = await createCoordinator({
+  coordinator = await createCoordinator({
     federation: resolveFederation(setup.config, artifact),
     artifact,
     runDir: setup.runDir,
@@ -42,7 +48,6 @@ try {
   });
   coordinator.invite({ uses: 16 });
   report({ type: 'summary', ...(await coordinator.run()) });
-  await coordinator.close();
 } catch (error) {
   report({
     type: 'error',
@@ -50,4 +55,6 @@ try {
     message: error instanceof Error ? error.stack : String(error),
   });
   process.exitCode = 1;
+} finally {
+  await coordinator?.close();
 }

@@ -2,7 +2,7 @@
 import { errorCode } from '@tributary/shared-protocol';
 import { createSocketioTransport } from '@tributary/shared-protocol/socketio';
 import { joinFederation, startTrainer } from '@tributary/worker';
-import { startFakeTrainer } from '../chaos/fake-trainer.ts';
+import { slowFakeTrainer } from '../chaos/fake-trainer.ts';
 import { party } from './processes.ts';
 
 export interface WorkerSetup {
@@ -12,6 +12,8 @@ export interface WorkerSetup {
   readonly stateDir: string;
   /** `real` starts the trainer process; `fake` computes an exact stand-in for an update right here. */
   readonly trainer: 'real' | 'fake';
+  /** How long the stand-in takes over an update. @default 0 millis */
+  readonly trainMs?: number;
   readonly giveUpAfterMs: number;
   readonly preferredChunkBytes?: number;
 }
@@ -30,7 +32,7 @@ try {
     engine: 'cpu',
     transport: createSocketioTransport(preferredChunkBytes === undefined ? {} : { preferredChunkBytes }),
     async startTrainer(trainerSetup, events) {
-      if (setup.trainer === 'fake') return startFakeTrainer(trainerSetup, events);
+      if (setup.trainer === 'fake') return slowFakeTrainer(setup.trainMs ?? 0)(trainerSetup, events);
       const trainer = await startTrainer(trainerSetup, events);
       report({ type: 'trainer', pid: trainer.pid });
       return trainer;
