@@ -87,7 +87,7 @@ export async function openStateDir(path: string): Promise<StateDir> {
       await mkdir(directory, { recursive: true, mode: 0o700 });
     }
     lock = await acquireLock(path);
-    await sweepTemporaries(path);
+    for (const directory of [path, workDir]) await sweepTemporaries(directory);
   } catch (error) {
     if (error instanceof WorkerError) throw error;
     throw new WorkerError(

@@ -458,6 +458,41 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
     expect(trainer.trained).toEqual([1]);
   });
 
+  test('makes another attempt at a plan that is repeated while the failure of the first is being told', async () => {
+    trainer.onTrain = async (attempt) => {
+      if (attempt === 1) throw Object.assign(new Error('not now'), { code: 'FED_DATA_EMPTY' });
+    };
+    const agent = startAgent();
+    await coordinator.received('ready');
+    const model = await coordinator.addModel(MODEL);
+    coordinator.on.failure = async () => {
+      // The round is opened again before the site has heard that its failure is known.
+      await coordinator.plan({ model });
+      return { type: 'ok' };
+    };
+    await coordinator.plan({ model });
+    await agent.seen('accepted');
+    expect(trainer.trained).toEqual([1, 1]);
+    expect(agent.events.filter(({ type }) => type === 'abandoned')).toEqual([]);
+  });
+
+  test('waits for room on a full disk, says so, and delivers', async () => {
+    trainer.onTrain = async (attempt) => {
+      if (attempt === 1)
+        throw Object.assign(new Error('ENOSPC: no space left on device'), { code: 'ENOSPC' });
+    };
+    const agent = startAgent();
+    await coordinator.received('ready');
+    await coordinator.plan({ model: await coordinator.addModel(MODEL) });
+    await agent.seen('accepted');
+    const said = agent.events.flatMap((event) => (event.type === 'log' ? [event.message] : []));
+    expect(said).toEqual([
+      'No room on this disk for the update of round 1 (ENOSPC: no space left on device): free some. Trying again for 300 s.',
+      'There is room again for the update of round 1.',
+    ]);
+    expect(coordinator.count('failure')).toBe(0);
+  });
+
   test('starts the trainer again when it dies between rounds', async () => {
     const agent = startAgent();
     await coordinator.received('ready');
