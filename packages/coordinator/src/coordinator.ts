@@ -258,8 +258,9 @@ async function start(
     if (!isOver()) {
       context.record({ type: 'finished', round: lastRound(context), reason, message }, { durable: true });
       crashPoint('coordinator:after-finish-record');
-      await directory.clearSpool(state.open?.round);
     }
+    // Also when the record was written by a former process, which may have been killed right after it.
+    await directory.clearSpool(state.open?.round);
     context.emit({
       type: 'finished',
       round: lastRound(context),
