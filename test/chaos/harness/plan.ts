@@ -109,7 +109,7 @@ function drawFault(draw: Draw, federation: FederationPlan, broker: boolean): Fau
     draw.oneOf<Victim>([
       'coordinator',
       ...sites,
-      ...(federation.realTrainer ? (['trainer', 'trainer'] as const) : []),
+      ...(federation.realTrainer ? (['trainer', 'trainer', 'trainer'] as const) : []),
       ...(broker ? (['broker'] as const) : []),
     ]);
   const forMs = (low: number, high: number) => Math.round(draw.spread(low, high));
@@ -184,10 +184,11 @@ const SITE_EVENTS = {
   evaluated: 'rounds',
 } as const;
 
-function drawMoment(draw: Draw, { sites, rounds, trainMs }: FederationPlan): Moment {
+function drawMoment(draw: Draw, { sites, rounds, trainMs, realTrainer }: FederationPlan): Moment {
   if (draw.number(0, 1) < 0.5) {
-    // From the start of the first process to about the end of an undisturbed run.
-    return { atMs: Math.round(draw.number(0, 800 + rounds * (trainMs + 250))) };
+    // From the start of the first process to about the end of an undisturbed run; a trainer process takes its time.
+    const untilReadyMs = realTrainer ? 4000 : 800;
+    return { atMs: Math.round(draw.number(0, untilReadyMs + rounds * (trainMs + 250))) };
   }
   const on = draw.oneOf<Party>(['coordinator', ...sites]);
   const events: Readonly<Record<string, 'once' | 'sites' | 'rounds' | 'updates'>> =

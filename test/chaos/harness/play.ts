@@ -42,7 +42,7 @@ export interface Outcome {
 
 export interface PlayOptions {
   readonly signal?: AbortSignal;
-  /** What must not take longer. @default 90_000 millis */
+  /** What must not take longer. @default 60_000 millis */
   readonly limitMs?: number;
 }
 
@@ -227,7 +227,7 @@ export async function playRun(plan: RunPlan, stage: Stage, options: PlayOptions 
   // Looked at below, once the coordinator has ended.
   atSites.catch(() => undefined);
 
-  const { limitMs = 90_000, signal } = options;
+  const { limitMs = 60_000, signal } = options;
   let hung: string | undefined;
   try {
     hung = await within(limitMs, signal, coordinator);

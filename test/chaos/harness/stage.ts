@@ -86,10 +86,11 @@ function configOf({ sites, rounds, strategy, id }: FederationPlan): FederationCo
     strategy: { name: strategy },
     deadlines: {
       heartbeatSeconds: 1,
-      roundSeconds: 60,
-      evaluateSeconds: 60,
-      quorumSeconds: 60,
-      rejoinSeconds: 30,
+      // Longer than a run may take: one that waits for a deadline has lost something, and counts as hanging.
+      roundSeconds: 300,
+      evaluateSeconds: 300,
+      quorumSeconds: 300,
+      rejoinSeconds: 300,
     },
   });
 }
