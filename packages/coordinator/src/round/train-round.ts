@@ -50,7 +50,12 @@ interface Site {
   /** When its update was offered, or the last chunk of it came. */
   movedAt: number;
   pull:
-    | { readonly digest: string; readonly abort: AbortController; readonly done: Promise<void> }
+    | {
+        readonly digest: string;
+        readonly channel: Channel | undefined;
+        readonly abort: AbortController;
+        readonly done: Promise<void>;
+      }
     | undefined;
 }
 
@@ -349,6 +354,9 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
         );
       }
       const before = site.pull;
+      // On a new link a site offers of itself, and once more when its plan is repeated: the first goes on.
+      const same = before?.digest === offer.update.digest && before.channel === member.channel;
+      if (same && site.state === 'pulling') return { type: 'receipt', decision: 'send' };
       before?.abort.abort(new Error('offered again'));
       const abort = new AbortController();
       site.state = 'pulling';
@@ -359,6 +367,7 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
       );
       site.pull = {
         digest: offer.update.digest,
+        channel: member.channel,
         abort,
         done: done.catch((error: unknown) => settle?.reject(error)),
       };

@@ -51,4 +51,24 @@ describe('an update on a slow line', () => {
       code: 'FED_UPDATE_LATE',
     });
   });
+
+  it('that is offered twice over one link is fetched once', async () => {
+    const run = await startRun({ rounds: 1, cohort: { quorum: 1 }, evaluation: { sites: false } });
+    const update = { numExamples: 10, frame, ref: { chunkBytes: CHUNK_BYTES } };
+    const asked: number[] = [];
+    const site = await run.join('slow', {
+      train: () => update,
+      async onChunk(message) {
+        asked.push(message.index);
+        if (message.index === 1) {
+          const { model } = await site.until('plan');
+          expect(await site.offer(1, model.digest, update)).toMatchObject({ decision: 'send' });
+        }
+        return chunk(message);
+      },
+    });
+    expect(await run.coordinator.run()).toMatchObject({ reason: 'rounds' });
+    const chunks = Math.ceil(frame.length / CHUNK_BYTES);
+    expect(asked.sort((a, b) => a - b)).toEqual(Array.from({ length: chunks }, (_, i) => i));
+  });
 });
