@@ -9,7 +9,8 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { playCampaign, type RunResult } from './harness/campaign.ts';
 import { findDiskKind } from './harness/disk.ts';
-import { runLine, summaryLines, violationLines } from './harness/report.ts';
+import { runLine, slowLinkLines, summaryLines, violationLines } from './harness/report.ts';
+import { playSlowLink, SLOW_LINK } from './harness/slow-link.ts';
 import { openStage } from './harness/stage.ts';
 import { TRANSPORTS } from './harness/transports.ts';
 
@@ -18,10 +19,11 @@ const USAGE = `Usage: npm run chaos -- [options]
   --seed <number>    decides every federation and fault (1)
   --only <number>    plays this run of the seed alone
   --lanes <number>   runs at a time (3)
+  --slow-link        instead: 100 MB over 10 Mbit/s with 200 ms, 1% loss and a cut of 3 minutes (7 minutes)
   --keep             keeps every run's files, not only those of runs that went wrong
   --json             one JSON object a run, and one at the end`;
 
-const { runs, seed, only, lanes, keep, json } = readArguments();
+const { runs, seed, only, lanes, slowLink, keep, json } = readArguments();
 const numbers = only === undefined ? Array.from({ length: runs }, (_, i) => i + 1) : [only];
 const startedAt = performance.now();
 const stop = new AbortController();
@@ -32,6 +34,7 @@ const disks = findDiskKind();
 const say = (line: string) => {
   if (!json) process.stdout.write(`${erase()}${line}\n`);
 };
+if (slowLink) process.exit(await overSlowLink());
 say(
   `Chaos of seed ${seed}: ${numbers.length === 1 ? `run ${numbers[0]}` : `${numbers.length} runs, ${lanes} at a time`}. Disks: ${disks.reason}; networks: a TCP proxy.`,
 );
@@ -73,6 +76,23 @@ if (json) {
 if (stop.signal.aborted) say('Interrupted: not every run was played.');
 process.exit(failed > 0 ? 1 : stop.signal.aborted ? 130 : 0);
 
+async function overSlowLink(): Promise<number> {
+  const { updateBytes, bytesPerSecond, delayMs, lossRate, cutMs } = SLOW_LINK;
+  say(
+    `An update of ${updateBytes / 2 ** 20} MiB over ${(8 * bytesPerSecond) / 1e6} Mbit/s with ${2 * delayMs} ms there and back, ${100 * lossRate}% loss and a cut of ${cutMs / 60_000} minutes; a TCP proxy is the line.`,
+  );
+  const stage = await openStage({ root, transport: TRANSPORTS.socketio, diskKind: 'none' });
+  try {
+    const report = await playSlowLink(stage, SLOW_LINK, { limitMs: 20 * 60_000, signal: stop.signal });
+    if (json) process.stdout.write(`${JSON.stringify(report)}\n`);
+    else for (const line of slowLinkLines(report)) say(line);
+    return report.violations.length > 0 ? 1 : 0;
+  } finally {
+    await stage.close();
+    await rm(root, { recursive: true, force: true });
+  }
+}
+
 /** On a terminal the last line says how far we are. */
 function progress(): void {
   if (json || !process.stdout.isTTY) return;
@@ -97,6 +117,7 @@ function readArguments() {
         seed: { type: 'string' },
         only: { type: 'string' },
         lanes: { type: 'string' },
+        'slow-link': { type: 'boolean', default: false },
         keep: { type: 'boolean', default: false },
         json: { type: 'boolean', default: false },
       },
@@ -106,6 +127,7 @@ function readArguments() {
       seed: whole(values.seed, 'seed', 0) ?? 1,
       only: whole(values.only, 'only', 1),
       lanes: whole(values.lanes, 'lanes', 1) ?? 3,
+      slowLink: values['slow-link'],
       keep: values.keep,
       json: values.json,
     };

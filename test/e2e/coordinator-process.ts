@@ -8,6 +8,7 @@ import {
 } from '@tributary/coordinator';
 import { decodeFrame, errorCode } from '@tributary/shared-protocol';
 import { createSocketioTransport } from '@tributary/shared-protocol/socketio';
+import { watchedTransport } from '../chaos/harness/watched-transport.ts';
 import { party } from './processes.ts';
 
 export interface CoordinatorSetup {
@@ -19,6 +20,8 @@ export interface CoordinatorSetup {
   readonly port: number;
   readonly tls: { readonly key: string; readonly cert: string } | false;
   readonly preferredChunkBytes?: number;
+  /** Whether round trips and chunks are reported too. @default false */
+  readonly watched?: boolean;
 }
 
 const { setup, report } = party<CoordinatorSetup>();
@@ -29,6 +32,12 @@ const artifact = {
   weights,
   frozenWeights: [],
 };
+const transport = createSocketioTransport({
+  host: '127.0.0.1',
+  port: setup.port,
+  tls: setup.tls,
+  ...(setup.preferredChunkBytes === undefined ? {} : { preferredChunkBytes: setup.preferredChunkBytes }),
+});
 const stop = new AbortController();
 process.on('SIGTERM', () => stop.abort());
 let coordinator: Coordinator | undefined;
@@ -37,12 +46,7 @@ try {
     federation: resolveFederation(setup.config, artifact),
     artifact,
     runDir: setup.runDir,
-    transport: createSocketioTransport({
-      host: '127.0.0.1',
-      port: setup.port,
-      tls: setup.tls,
-      ...(setup.preferredChunkBytes === undefined ? {} : { preferredChunkBytes: setup.preferredChunkBytes }),
-    }),
+    transport: setup.watched ? watchedTransport(transport, report) : transport,
     onEvent: report,
     signal: stop.signal,
   });

@@ -3,6 +3,7 @@ import { errorCode } from '@tributary/shared-protocol';
 import { createSocketioTransport } from '@tributary/shared-protocol/socketio';
 import { joinFederation, startTrainer } from '@tributary/worker';
 import { slowFakeTrainer } from '../chaos/fake-trainer.ts';
+import { watchedTransport } from '../chaos/harness/watched-transport.ts';
 import { party } from './processes.ts';
 
 export interface WorkerSetup {
@@ -16,10 +17,13 @@ export interface WorkerSetup {
   readonly trainMs?: number;
   readonly giveUpAfterMs: number;
   readonly preferredChunkBytes?: number;
+  /** Whether round trips and chunks are reported too. @default false */
+  readonly watched?: boolean;
 }
 
 const { setup, report } = party<WorkerSetup>();
 const { invite, name, dataDir, stateDir, giveUpAfterMs, preferredChunkBytes } = setup;
+const transport = createSocketioTransport(preferredChunkBytes === undefined ? {} : { preferredChunkBytes });
 const leave = new AbortController();
 process.on('SIGTERM', () => leave.abort());
 try {
@@ -30,7 +34,7 @@ try {
     stateDir,
     giveUpAfterMs,
     engine: 'cpu',
-    transport: createSocketioTransport(preferredChunkBytes === undefined ? {} : { preferredChunkBytes }),
+    transport: setup.watched ? watchedTransport(transport, report) : transport,
     async startTrainer(trainerSetup, events) {
       if (setup.trainer === 'fake') return slowFakeTrainer(setup.trainMs ?? 0)(trainerSetup, events);
       const trainer = await startTrainer(trainerSetup, events);

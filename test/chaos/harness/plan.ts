@@ -22,6 +22,8 @@ export interface FederationPlan {
   /** How long the stand-in takes over its work. */
   readonly trainMs: number;
   readonly strategy: 'fed-avg' | 'fed-adam';
+  /** Of a scenario that looks at chunks and round trips: every process reports them. */
+  readonly watched?: { readonly heartbeatSeconds: number };
 }
 
 /** When a fault strikes: at a time of the run, or so long after a process has said something for the `nth` time. */

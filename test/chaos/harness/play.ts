@@ -198,7 +198,14 @@ export async function playRun(plan: RunPlan, stage: Stage, options: PlayOptions 
       if (event.type === 'invite') resolve(event['invite'] as string);
     });
   });
-  const setup: CoordinatorSetup = { ...shared, runDir, port, preferredChunkBytes: federation.chunkBytes };
+  const watched = federation.watched !== undefined;
+  const setup: CoordinatorSetup = {
+    ...shared,
+    runDir,
+    port,
+    preferredChunkBytes: federation.chunkBytes,
+    watched,
+  };
   const coordinator = house
     .keep('coordinator', { program: stage.program('coordinator-process'), setup }, () => false)
     .then(() => {
@@ -215,8 +222,9 @@ export async function playRun(plan: RunPlan, stage: Stage, options: PlayOptions 
         stateDir: stateDirs[site],
         trainer: isReal ? 'real' : 'fake',
         trainMs: federation.trainMs,
-        giveUpAfterMs: 60_000,
+        giveUpAfterMs: 600_000,
         preferredChunkBytes: federation.chunkBytes,
+        watched,
       };
       // A trainer process is started from the sources, so its agent is, too.
       const program = isReal ? './worker-process.ts' : stage.program('worker-process');

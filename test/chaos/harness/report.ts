@@ -1,6 +1,7 @@
 /** The words of the harness: a line a run, what a violation looks like, and the table at the end. */
 import type { RunResult } from './campaign.ts';
 import { describeFault } from './plan.ts';
+import type { SlowLinkReport } from './slow-link.ts';
 
 export function runLine(result: RunResult): string {
   const { plan, durationMs, faults, violations } = result;
@@ -68,6 +69,18 @@ export function summaryLines(results: readonly RunResult[], elapsedMs: number): 
     '',
     `${total} faults struck${missed === 0 ? '' : ` (${missed} more found their moment never came)`}, ${restarts} processes were started again.`,
     `${results.length} runs, ${failed} with a violated invariant, in ${minutes(elapsedMs)}`,
+  ];
+}
+
+export function slowLinkLines(report: SlowLinkReport): string[] {
+  const { violations, chunks, asked, links, transferMs, worstRoundTripMs, roundTrips } = report;
+  return [
+    `  the update   ${chunks} chunks over ${links} links in ${minutes(transferMs)}; ${asked - chunks} that were on the line when it was cut were sent again`,
+    `  other site   ${roundTrips} heartbeats, the slowest answered in ${Math.round(worstRoundTripMs)} ms`,
+    ...violations.map((violation) => `  ✗ ${violation}`),
+    violations.length === 0
+      ? 'It arrived; no chunk that had arrived was sent twice, and the other site never waited.'
+      : `${violations.length} ${violations.length === 1 ? 'violation' : 'violations'}`,
   ];
 }
 

@@ -78,14 +78,16 @@ export async function openStage({ root, transport, diskKind }: StageOptions): Pr
 }
 
 /** Everyone has to take part in every round, and has time enough to: so the weights can be foretold. */
-function configOf({ sites, rounds, strategy, id }: FederationPlan): FederationConfig {
+function configOf({ sites, rounds, strategy, id, watched }: FederationPlan): FederationConfig {
   return shapesConfig({
-    name: `chaos-${id}`,
+    name: `chaos-${Math.abs(id)}`,
     rounds,
     cohort: { size: 'all', quorum: sites.length },
     strategy: { name: strategy },
+    // The model that it would have to fetch once more says nothing about the update.
+    ...(watched === undefined ? {} : { evaluation: { sites: false } }),
     deadlines: {
-      heartbeatSeconds: 1,
+      heartbeatSeconds: watched?.heartbeatSeconds ?? 1,
       // Longer than a run may take: one that waits for a deadline has lost something, and counts as hanging.
       roundSeconds: 300,
       evaluateSeconds: 300,
