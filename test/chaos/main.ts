@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { playCampaign, type RunResult } from './harness/campaign.ts';
 import { findDiskKind } from './harness/disk.ts';
+import { missingForNetem } from './harness/netem.ts';
 import { runLine, slowLinkLines, summaryLines, violationLines } from './harness/report.ts';
 import { playSlowLink, SLOW_LINK } from './harness/slow-link.ts';
 import { openStage } from './harness/stage.ts';
@@ -31,12 +32,13 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => st
 
 const root = await mkdtemp(join(tmpdir(), 'tributary-chaos-'));
 const disks = findDiskKind();
+const netem = missingForNetem();
 const say = (line: string) => {
   if (!json) process.stdout.write(`${erase()}${line}\n`);
 };
 if (slowLink) process.exit(await overSlowLink());
 say(
-  `Chaos of seed ${seed}: ${numbers.length === 1 ? `run ${numbers[0]}` : `${numbers.length} runs, ${lanes} at a time`}. Disks: ${disks.reason}; networks: a TCP proxy.`,
+  `Chaos of seed ${seed}: ${numbers.length === 1 ? `run ${numbers[0]}` : `${numbers.length} runs, ${lanes} at a time`}. Disks: ${disks.reason}. Networks: a TCP proxy${netem === undefined ? '' : ` (no netem here: ${netem})`}.`,
 );
 
 const stage = await openStage({ root, transport: TRANSPORTS.socketio, diskKind: disks.kind });

@@ -67,8 +67,8 @@ export function summaryLines(results: readonly RunResult[], elapsedMs: number): 
           `  ${title(kind)}  ${String(faults).padStart(6)}  ${String(runs.size).padStart(7)}  ${String(good.size).padStart(14)}`,
       ),
     '',
-    `${total} faults struck${missed === 0 ? '' : ` (${missed} more found their moment never came)`}, ${restarts} processes were started again.`,
-    `${results.length} runs, ${failed} with a violated invariant, in ${minutes(elapsedMs)}`,
+    `${count(total, 'fault')} struck${missed === 0 ? '' : ` (the moment of ${missed} more never came)`}; processes were started again ${restarts === 1 ? 'once' : `${restarts} times`}.`,
+    `${count(results.length, 'run')}, ${failed} with a violated invariant, in ${minutes(elapsedMs)}`,
   ];
 }
 
@@ -93,6 +93,10 @@ function whose(victim: string): string {
     default:
       return ', site';
   }
+}
+
+function count(number: number, what: string): string {
+  return `${number} ${what}${number === 1 ? '' : 's'}`;
 }
 
 function seconds(ms: number): string {

@@ -272,7 +272,8 @@ async function beat(site: Site, channel: Channel, heardAt: () => number): Promis
   const sentAt = performance.now();
   const activity = site.desk?.activity ?? { state: 'idle' as const, round: 0, progress: 0 };
   try {
-    await channel.call({ type: 'heartbeat', ...activity }, 'ok', { timeoutMs: HEARTBEAT_PATIENCE_MS });
+    const timeoutMs = site.options.heartbeatPatienceMs ?? HEARTBEAT_PATIENCE_MS;
+    await channel.call({ type: 'heartbeat', ...activity }, 'ok', { timeoutMs });
   } catch (error) {
     const alive = errorCode(error) === 'FED_TRANSPORT_TIMEOUT' && heardAt() > sentAt;
     if (!alive && errorCode(error) !== 'FED_TRANSPORT_CLOSED') {

@@ -541,6 +541,32 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
     expect(trainer.starts).toBe(0);
   });
 
+  test('keeps a link whose heartbeats are not answered while the coordinator asks for something over it', async () => {
+    await coordinator.close();
+    coordinator = await scriptedCoordinator(await createTransport(), federationView(), 100);
+    transport = coordinator.transport;
+    let asks = true;
+    let heartbeats = 0;
+    let enough: () => void = () => undefined;
+    const twentyFive = new Promise<void>((resolve) => {
+      enough = resolve;
+    });
+    // No heartbeat gets an answer, as behind chunks on a slow line, but with each something is asked for.
+    coordinator.on.heartbeat = (_, channel) => {
+      if (++heartbeats === 25) enough();
+      const unknown = { type: 'verdict', round: 1, update: 'ab'.repeat(32), accepted: true } as const;
+      if (asks) void channel.call(unknown, 'ok').catch(() => undefined);
+      return new Promise(() => undefined);
+    };
+    const agent = startAgent({ heartbeatPatienceMs: 1000 });
+    await coordinator.received('ready');
+    // The first dozen of them have waited for their second by then.
+    await twentyFive;
+    expect(agent.events.filter(({ type }) => type === 'reconnecting')).toEqual([]);
+    asks = false;
+    expect((await agent.seen('reconnecting')).reason).toContain('no answer to a heartbeat');
+  });
+
   test('dials again, at growing distances, on a refusal that may pass', async () => {
     coordinator.on.hello = () => {
       if (coordinator.count('hello') === 2) delete coordinator.on.hello; // this one is the third
