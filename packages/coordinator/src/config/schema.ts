@@ -87,7 +87,7 @@ export const cohortSchema = z.strictObject({
 });
 
 export const deadlinesSchema = z.strictObject({
-  /** From the plan to the close of a round. */
+  /** From the plan to the close of a round; an update that is arriving then may take as long again. */
   roundSeconds: z.number().positive().default(3600),
   /** From the evaluation plan until what has arrived is taken. */
   evaluateSeconds: z.number().positive().default(600),
