@@ -72,6 +72,7 @@ const BY_PREFIX: readonly (readonly [prefix: string, exit: ExitName])[] = [
   ['FED_JOIN_', 'refused'],
   ['FED_WORKER_', 'refused'],
   ['FED_WORKER_STATE_', 'storage'],
+  ['FED_WORKER_STORAGE', 'storage'],
   ['FED_WORKER_PREFLIGHT', 'preflight'],
   ['FED_WORKER_CLOCK', 'preflight'],
   ['FED_WORKER_COORDINATOR_GONE', 'network'],

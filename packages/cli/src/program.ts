@@ -8,6 +8,7 @@ import { exportCommand } from './commands/export.ts';
 import { initCommand } from './commands/init.ts';
 import { inviteCommand } from './commands/invite.ts';
 import { joinCommand } from './commands/join.ts';
+import { natsConfigCommand } from './commands/nats-config.ts';
 import { policyCommand } from './commands/policy.ts';
 import { predictCommand } from './commands/predict.ts';
 import { statusCommand } from './commands/status.ts';
@@ -53,6 +54,7 @@ export function createProgram(context: CliContext, setExit: (code: number) => vo
     evaluateCommand(context),
     predictCommand(context),
     exportCommand(context),
+    natsConfigCommand(context),
     doctorCommand(context, setExit),
     demoCommand(context),
   ]) {

@@ -14,7 +14,7 @@ const MAX_CHARACTERS = 4096;
 
 const inviteSchema = z.strictObject({
   /** The coordinator's address. */
-  url: z.url({ protocol: /^(https?|memory)$/ }).max(2048),
+  url: z.url({ protocol: /^(https?|nats|tls|memory)$/ }).max(2048),
   /** SHA-256 of its TLS certificate in lower-case hex; absent for a plain transport. */
   fingerprint: z
     .string()

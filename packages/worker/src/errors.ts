@@ -4,6 +4,7 @@ export const WORKER_ERROR_CODES = [
   // The agent: state, preflight, the coordinator.
   'FED_WORKER_STATE_LOCKED',
   'FED_WORKER_STATE_UNUSABLE',
+  'FED_WORKER_STORAGE',
   'FED_WORKER_NO_CREDENTIAL',
   'FED_WORKER_PREFLIGHT',
   'FED_WORKER_CLOCK',

@@ -16,6 +16,7 @@ import {
   closeSync,
   existsSync,
   fdatasyncSync,
+  fstatSync,
   ftruncateSync,
   openSync,
   readFileSync,
@@ -46,7 +47,7 @@ export interface RunLog {
   readonly repairedBytes: number;
   /** Base64url of the raw Ed25519 public key. */
   readonly publicKey: string;
-  /** Written when this returns; on the disk itself only with `durable` (fdatasync), which covers all lines before too. */
+  /** Written whole when this returns, and not at all when it throws FED_RUN_STORAGE; on the disk itself only with `durable` (fdatasync), which covers all lines before too. */
   append(entry: LogEntry, options?: { readonly durable?: boolean }): void;
   close(): void;
 }
@@ -85,6 +86,7 @@ export async function openRunLog(options: {
     throw error;
   }
   let seq = records.length;
+  let size = fstatSync(fd).size;
   let prev = records.at(-1)?.hash ?? FIRST_PREV;
 
   return {
@@ -99,7 +101,10 @@ export async function openRunLog(options: {
         const bytes = Buffer.from(line);
         for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes.subarray(at));
         if (durable) fdatasyncSync(fd);
+        size += bytes.length;
       } catch (error) {
+        // Half a line must not stay: the next record, for which there may be room again, would follow it.
+        ftruncateSync(fd, size);
         throw storageError(path, error);
       }
       seq++;

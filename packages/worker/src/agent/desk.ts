@@ -4,6 +4,7 @@
  */
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 import {
   type Channel,
   crashPoint,
@@ -11,11 +12,13 @@ import {
   fetchBlob,
   type MessageOf,
   openFileSink,
+  RemoteError,
 } from '@tributary/shared-protocol';
 import { isPolicyError, type PolicyError } from '../errors.ts';
 import type { Guard } from '../policy/guard.ts';
 import type { Delivery } from './delivery.ts';
 import type { EmitWorkerEvent } from './events.ts';
+import { withRoom } from './room.ts';
 import type { Spool, WorkKey, WorkResult } from './spool.ts';
 import { pruneModels } from './state-dir.ts';
 import { type Trainer, type TrainerKeeper, withAttempts } from './trainer-keeper.ts';
@@ -28,6 +31,8 @@ type State = MessageOf<'heartbeat'>['state'];
 const HALT_TIMEOUT_MS = 2000;
 /** How often a model that arrives damaged is fetched again. */
 const MAX_FETCHES = 3;
+/** Before a failure that the coordinator can't take just now is told again. */
+const RETRY_MS = 2000;
 
 export interface Desk {
   /** What this site does now, for the heartbeat. */
@@ -51,9 +56,9 @@ interface Job {
   readonly controller: AbortController;
   state: State;
   progress: number;
+  /** It has given up, and is telling the coordinator so: the same plan from now on asks for another attempt. */
+  failed: boolean;
   done: Promise<void>;
-  /** It failed, and the coordinator is being told: the same plan once more is another job. */
-  gaveUp: boolean;
   /** Called when the plan is repeated. */
   onRepeat(): void;
 }
@@ -79,8 +84,7 @@ export function createDesk(options: DeskOptions): Desk {
   function take(plan: Plan, channel: Channel): void {
     const { task, round } = plan;
     const key = { task, round, base: plan.model.digest };
-    const isAtWork = current !== undefined && !current.gaveUp && !current.controller.signal.aborted;
-    if (current !== undefined && isAtWork && sameKey(current.key, key)) {
+    if (current !== undefined && sameKey(current.key, key) && isAtWork(current)) {
       current.plan = plan;
       current.plannedOn = channel;
       current.onRepeat();
@@ -97,9 +101,10 @@ export function createDesk(options: DeskOptions): Desk {
       if (entry.round < round) void delivery.offer(entry, channel);
     }
     const former = current;
-    if (former !== undefined && !former.gaveUp) {
+    if (former !== undefined) {
       const reason = `round ${round} (${task}) was planned meanwhile`;
-      emit({ type: 'abandoned', task: former.key.task, round: former.key.round, reason });
+      if (isAtWork(former))
+        emit({ type: 'abandoned', task: former.key.task, round: former.key.round, reason });
       former.controller.abort(new Error(reason));
     }
     const deadlineAt = plan.deadlineMs === null ? null : Date.now() + plan.deadlineMs;
@@ -112,8 +117,8 @@ export function createDesk(options: DeskOptions): Desk {
       controller,
       state: 'fetching',
       progress: 0,
+      failed: false,
       done: Promise.resolve(),
-      gaveUp: false,
       onRepeat: () => undefined,
     };
     current = job;
@@ -132,26 +137,39 @@ export function createDesk(options: DeskOptions): Desk {
     recentModels = [plan.model.digest, ...recentModels.filter((digest) => digest !== plan.model.digest)];
     recentModels = recentModels.slice(0, 2);
     await pruneModels(modelsDir, new Set(recentModels));
+    const room = (what: string) => ({
+      what,
+      signal,
+      onLog: (message: string) => emit({ type: 'log', message }),
+    });
     guard.admitPlan(plan, { modelIsHere: await modelIsHere(plan) });
-    const globalFile = await fetchGlobal(job);
+    const globalFile = await withRoom(() => fetchGlobal(job), room(`the model of round ${plan.round}`));
     crashPoint('agent:after-fetch');
     job.progress = 0;
     const { round, learningRate } = plan;
     if (key.task === 'train') {
       job.state = 'training';
-      const result = await attempt(job, (trainer) =>
-        trainer.train({ round, globalFile, outFile: spool.updatePath(key), learningRate }, { signal }),
+      const work = { round, globalFile, outFile: spool.updatePath(key), learningRate };
+      const result = await withRoom(
+        () => attempt(job, (trainer) => trainer.train(work, { signal })),
+        room(`the update of round ${round}`),
       );
       signal.throwIfAborted();
       crashPoint('agent:after-train');
-      const { bytes, numExamples, metrics } = await spool.addUpdate(key, finite(result), job.plan);
+      const { bytes, numExamples, metrics } = await withRoom(
+        () => spool.addUpdate(key, finite(result), job.plan),
+        room(`the update of round ${round}`),
+      );
       crashPoint('agent:after-spool');
       emit({ type: 'spooled', round, bytes, numExamples, metrics });
     } else {
       job.state = 'evaluating';
       const result = await attempt(job, (trainer) => trainer.evaluate({ round, globalFile }, { signal }));
       signal.throwIfAborted();
-      await spool.addEvaluation(key, finite(result));
+      await withRoom(
+        () => spool.addEvaluation(key, finite(result)),
+        room(`the evaluation of round ${round}`),
+      );
     }
     const entry = spool.find(key);
     // Without a link now, the next one begins with what is spooled.
@@ -221,7 +239,7 @@ export function createDesk(options: DeskOptions): Desk {
   async function giveUp(job: Job, error: unknown): Promise<void> {
     const { signal } = job.controller;
     if (signal.aborted) return;
-    job.gaveUp = true;
+    job.failed = true;
     const { task, round } = job.key;
     const code = errorCode(error) ?? 'FED_TRAINER_FAILED';
     const reason = error instanceof Error ? error.message : String(error);
@@ -234,7 +252,9 @@ export function createDesk(options: DeskOptions): Desk {
         return;
       } catch (callError) {
         const lost = errorCode(callError);
-        if (lost !== 'FED_TRANSPORT_CLOSED' && lost !== 'FED_TRANSPORT_TIMEOUT') return;
+        if (callError instanceof RemoteError && callError.retryable) {
+          await pause(RETRY_MS, undefined, { signal }).catch(() => undefined);
+        } else if (lost !== 'FED_TRANSPORT_CLOSED' && lost !== 'FED_TRANSPORT_TIMEOUT') return;
       }
     }
   }
@@ -283,6 +303,10 @@ function repeated(job: Job): Promise<void> {
       resolve();
     };
   });
+}
+
+function isAtWork({ controller, failed }: Job): boolean {
+  return !controller.signal.aborted && !failed;
 }
 
 function sameKey(a: WorkKey, b: WorkKey): boolean {

@@ -62,6 +62,8 @@ export interface JoinOptions {
   readonly backoff?: BackoffOptions;
   /** Without a coordinator for this long, FED_WORKER_COORDINATOR_GONE. @default 6 hours in millis */
   readonly giveUpAfterMs?: number;
+  /** A link is given up when a heartbeat has no answer for this long and nothing else was heard. @default 15_000 millis */
+  readonly heartbeatPatienceMs?: number;
   /** Sent in `hello`. */
   readonly software?: string;
   /** @default Date.now */

@@ -64,6 +64,14 @@ const STEP_OF_REFUSAL: Readonly<Record<string, PreflightStep['name']>> = {
   FED_PROTOCOL_VERSION: 'protocol',
   FED_JOIN_CLOCK: 'clock',
 };
+/** What dialling again can't mend. */
+const FINAL_CODES = [
+  'FED_TRANSPORT_FINGERPRINT',
+  'FED_TRANSPORT_FORBIDDEN',
+  'FED_TRANSPORT_UNSUPPORTED',
+  'FED_PROTOCOL_VERSION',
+  'FED_PROTOCOL_MESSAGE_MALFORMED',
+];
 const LEAVE_TIMEOUT_MS = 2000;
 const HEARTBEAT_PATIENCE_MS = 15_000;
 
@@ -81,16 +89,18 @@ export async function openLink(site: Site): Promise<LinkEnd> {
   const gone = goneOn(signal);
   const halt = site.guard.watch();
   let farewell: Farewell | undefined;
+  let heardAt = 0;
   /** Resolves with the reason when the link is over: closed, or the coordinator has said goodbye. */
   const over = new Promise<string>((resolve) => {
     void channel.closed.then((reason) => resolve(`the link to ${url} closed: ${reason}`));
-    channel.handle((message) =>
-      answer(site, channel, message, (words) => {
+    channel.handle((message) => {
+      heardAt = performance.now();
+      return answer(site, channel, message, (words) => {
         farewell = words;
         // After the answer is on its way: closing at once would take it back.
         setImmediate(() => resolve(words.reason));
-      }),
-    );
+      });
+    });
   });
   const brokenOff = over.then((reason): never => {
     throw new ProtocolError('FED_TRANSPORT_CLOSED', reason);
@@ -101,7 +111,7 @@ export async function openLink(site: Site): Promise<LinkEnd> {
     const pinned = fingerprint === undefined ? 'without TLS' : 'certificate as in the invite';
     firstTime(site, ok('address', `${url} answers, ${pinned}`));
     const welcome = await hello(site, channel);
-    heartbeat = setInterval(() => void beat(site, channel), welcome.heartbeatMs);
+    heartbeat = setInterval(() => void beat(site, channel, () => heardAt), welcome.heartbeatMs);
     await site.state.writeFederation(welcome.federation, welcome.protocol);
     refuseByPolicy(site, welcome);
     const ready = readyFor(site, welcome.federation);
@@ -136,9 +146,7 @@ export async function openLink(site: Site): Promise<LinkEnd> {
 export function isFinal(error: unknown): boolean {
   if (error instanceof RemoteError) return !error.retryable;
   const code = errorCode(error) ?? '';
-  return error instanceof ProtocolError
-    ? ['FED_TRANSPORT_FINGERPRINT', 'FED_PROTOCOL_VERSION', 'FED_PROTOCOL_MESSAGE_MALFORMED'].includes(code)
-    : true;
+  return error instanceof ProtocolError ? FINAL_CODES.includes(code) : true;
 }
 
 async function hello(site: Site, channel: Channel): Promise<MessageOf<'welcome'>> {
@@ -286,13 +294,19 @@ async function answer(
   );
 }
 
-/** A heartbeat that nobody answers means that the link is dead, whatever the operating system thinks of it. */
-async function beat(site: Site, channel: Channel): Promise<void> {
+/**
+ * A heartbeat that nobody answers means that the link is dead, whatever the operating system thinks of it; unless
+ * something has come over it meanwhile: on a slow line the heartbeat waits behind the chunks that are asked for.
+ */
+async function beat(site: Site, channel: Channel, heardAt: () => number): Promise<void> {
+  const sentAt = performance.now();
   const activity = site.desk?.activity ?? { state: 'idle' as const, round: 0, progress: 0 };
   try {
-    await channel.call({ type: 'heartbeat', ...activity }, 'ok', { timeoutMs: HEARTBEAT_PATIENCE_MS });
+    const timeoutMs = site.options.heartbeatPatienceMs ?? HEARTBEAT_PATIENCE_MS;
+    await channel.call({ type: 'heartbeat', ...activity }, 'ok', { timeoutMs });
   } catch (error) {
-    if (errorCode(error) !== 'FED_TRANSPORT_CLOSED') {
+    const alive = errorCode(error) === 'FED_TRANSPORT_TIMEOUT' && heardAt() > sentAt;
+    if (!alive && errorCode(error) !== 'FED_TRANSPORT_CLOSED') {
       await channel.close(`no answer to a heartbeat: ${(error as Error).message}`);
     }
   }

@@ -99,6 +99,7 @@ export async function openStateDir(path: string): Promise<StateDir> {
       await mkdir(directory, { recursive: true, mode: 0o700 });
     }
     lock = await acquireLock(path);
+    for (const directory of [path, workDir]) await sweepTemporaries(directory);
   } catch (error) {
     if (error instanceof WorkerError) throw error;
     throw new WorkerError(
@@ -155,6 +156,13 @@ export async function readSiteFacts(path: string): Promise<SiteFacts | undefined
   const kept = keptSchema.safeParse(await readJson(join(path, FEDERATION_FILE)));
   const { url, fingerprint, name } = credential.data;
   return { url, fingerprint, name, federation: kept.data?.federation, minor: kept.data?.minor };
+}
+
+/** Removes what a killed agent was about to put in a file's place. */
+async function sweepTemporaries(directory: string): Promise<void> {
+  for (const file of await entriesOf(directory)) {
+    if (/\.\d+\.tmp$/.test(file)) await rm(join(directory, file), { force: true });
+  }
 }
 
 /** Returns a new random credential: 256 bits as base64url. */

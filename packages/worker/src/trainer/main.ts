@@ -6,6 +6,7 @@ import { readFile } from 'node:fs/promises';
 import { type Engine, loadEngine } from '@tributary/engine';
 import { crashPoint, decodeFrame, encodeFrame, errorCode } from '@tributary/shared-protocol';
 import { writeFileAtomic } from '../agent/atomic-file.ts';
+import { withRoom } from '../agent/room.ts';
 import type { TrainerSetup } from '../agent/trainer-keeper.ts';
 import { openShard, type Shard } from '../data/shard.ts';
 import { openLocalModel } from './local-model.ts';
@@ -109,7 +110,13 @@ async function train(job: TrainJob, options: JobOptions): Promise<FromTrainer> {
     { ...options, onTiming: tellIfItWaited },
   );
   crashPoint('trainer:before-update');
-  await writeFileAtomic(job.outFile, encodeFrame(update, { round }));
+  // What took so long to make is not thrown away for want of room.
+  const frame = encodeFrame(update, { round });
+  await withRoom(() => writeFileAtomic(job.outFile, frame), {
+    what: `the update of round ${round}`,
+    onLog: (message) => send({ type: 'log', message }),
+    ...options,
+  });
   crashPoint('trainer:after-update');
   return done({ numExamples, metrics });
 }
