@@ -205,11 +205,11 @@ function reports({ events, runDir }: Outcome, log: readonly LogRecord[]): string
   return found;
 }
 
-/** Files that docs/architecture.md and docs/how-to/site.md name, and no others. */
+/** Files that docs/architecture.md names, and no others. */
 const RUN_FILES =
   /^(federation\.json|log\.jsonl|log\.key|admin\.key|metrics\.jsonl|checkpoints\/round-\d{4}\.safetensors)$/;
 const STATE_FILES =
-  /^(credential\.json|lock\.\d+|models\/[0-9a-f]{64}\.frame|spool\/(train|evaluate)-\d{6}-[0-9a-f]{64}\.(json|update)|work\/[^/]+\.json)$/;
+  /^(credential\.json|federation\.json|lock\.\d+|models\/[0-9a-f]{64}\.frame|spool\/(train|evaluate)-\d{6}-[0-9a-f]{64}\.(json|update)|work\/[^/]+\.json)$/;
 
 function leftovers({ runDir, stateDirs }: Outcome): string[] {
   const found: string[] = [];
