@@ -80,6 +80,7 @@ describe('every command line in the documents', () => {
       'join',
       'policy',
       'predict',
+      'status',
     ]);
   });
 
