@@ -53,4 +53,10 @@ export function inviteIn(cwd: string, argument: string | undefined): string | un
   return existsSync(path) && statSync(path).isFile() ? readFileSync(path, 'utf8') : argument;
 }
 
+/** A parser for the address of a NATS server without a prefix. */
+export function natsServer(text: string): string {
+  if (/^(tls|nats):\/\/[^/\s]+\/?$/.test(text)) return text;
+  throw new InvalidArgumentError('It looks like tls://host:4222; the prefix is the invite’s.');
+}
+
 export const ENGINE_CHOICES = ['auto', 'tensorflow', 'webgpu', 'onnxruntime', 'wasm', 'cpu'] as const;

@@ -78,6 +78,7 @@ describe('every command line in the documents', () => {
       'export',
       'invite',
       'join',
+      'nats-config',
       'policy',
       'predict',
       'status',

@@ -2,7 +2,7 @@
 import { resolve } from 'node:path';
 import type { WorkerEvent, WorkerEventType } from '@tributary/worker';
 import { Command } from 'commander';
-import { ENGINE_CHOICES, existingFolder, inviteIn, oneOf, wholeNumber } from '../arguments.ts';
+import { ENGINE_CHOICES, existingFolder, inviteIn, natsServer, oneOf, wholeNumber } from '../arguments.ts';
 import { type CliContext, print, printJson } from '../context.ts';
 import { CliError } from '../errors.ts';
 
@@ -17,6 +17,7 @@ interface Flags {
   readonly imageCache?: number;
   readonly stateDir?: string;
   readonly policy?: string;
+  readonly nats?: string;
   readonly natsCredentials?: string;
   readonly natsCa?: string;
   readonly pulse?: string;
@@ -39,6 +40,7 @@ export function joinCommand(context: CliContext): Command {
     .option('--image-cache <MiB>', 'memory for decoded images', wholeNumber(0, 1_048_576))
     .option('--state-dir <dir>', 'where the credential and finished work are kept')
     .option('--policy <file>', 'this site’s policy (default: site-policy.yaml in the data folder)')
+    .option('--nats <url>', 'over NATS: dial this server instead, a leaf node: tls://host:4222', natsServer)
     .option('--nats-credentials <file>', 'over NATS: this site’s key, as `tributary nats-config` wrote it')
     .option(
       '--nats-ca <file>',
@@ -71,9 +73,10 @@ async function takePart(context: CliContext, invite: string | undefined, dataDir
   const { openSession } = await import('../terminal/session.ts');
   const { openPulse, withPulse } = await import('../pulse.ts');
   const { name, engine, threads, imageThreads, imageCache, stateDir, natsCredentials, natsCa } = flags;
-  const { policy, json = false } = flags;
+  const { policy, nats, json = false } = flags;
   const pulse = flags.pulse === undefined ? undefined : openPulse(resolve(context.cwd, flags.pulse));
   const dialing = dialingTransport({
+    ...(nats === undefined ? {} : { server: nats }),
     ...(natsCredentials === undefined ? {} : { credentials: resolve(context.cwd, natsCredentials) }),
     ...(natsCa === undefined ? {} : { ca: resolve(context.cwd, natsCa) }),
   });
