@@ -5,14 +5,17 @@
 import { execFile } from 'node:child_process';
 import { mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { promisify } from 'node:util';
-import { createCertificate } from '@tributary/shared-protocol';
+import { createCertificate, serverAddresses } from '@tributary/shared-protocol';
 import { createSocketioTransport } from '@tributary/shared-protocol/socketio';
 import { DockerfileParser } from 'dockerfile-ast';
 import { afterAll, describe, expect, test } from 'vitest';
+import { parse } from 'yaml';
+import { createContext } from '../../packages/cli/src/context.ts';
 import { prepareFederation } from '../../packages/cli/src/federation.ts';
-import { composeProblems } from './docker/compose-files.ts';
+import { runCli } from '../../packages/cli/src/program.ts';
+import { composeProblems, hostPaths } from './docker/compose-files.ts';
 import { dockerfileProblems } from './docker/dockerfiles.ts';
 import { dockerIgnore, isThere, ROOT, textOf } from './docker/project.ts';
 
@@ -25,6 +28,17 @@ const dockerfiles = files.filter((path) => path.endsWith('.Dockerfile'));
 const composeFiles = files.filter((path) => /\/compose.*\.yaml$/.test(path));
 /** Compose files that only add to another. */
 const OVER: Readonly<Record<string, string>> = { 'docker/compose.cuda.yaml': 'docker/compose.yaml' };
+
+/** The files, relative to the root, that a `nats-config` would write there. */
+async function writtenBy(words: readonly string[]): Promise<string[]> {
+  const out: string[] = [];
+  const stream = { write: (text: string) => out.push(text) };
+  const { signal } = new AbortController();
+  const context = createContext({ cwd: dir, env: {}, stdout: stream, stderr: stream, signal });
+  expect(await runCli([...words, '--json'], context), out.join('')).toBe(0);
+  const { dir: folder, files: paths } = JSON.parse(out.join('')) as { dir: string; files: string[] };
+  return paths.map((path) => relative(dir, join(folder, path)));
+}
 
 /** A file's text with one thing changed, which must be in it. */
 function broken(path: string, from: string | RegExp, to: string): string {
@@ -107,9 +121,36 @@ describe('the build context', () => {
 });
 
 describe('compose files', () => {
-  test('the federation that is mounted is one that the coordinator takes', async () => {
-    const { federation } = await prepareFederation(join(ROOT, 'docker/federation.yaml'), ROOT, {});
-    expect(federation).toMatchObject({ rounds: 12, server: { port: 7700 } });
+  test('the federations that are mounted are ones that the coordinator takes, and differ in the address', async () => {
+    const [own, nats] = await Promise.all(
+      ['docker/federation.yaml', 'docker/federation.nats.yaml'].map(
+        async (path) => (await prepareFederation(join(ROOT, path), ROOT, {})).federation,
+      ),
+    );
+    expect(own).toMatchObject({ rounds: 12, server: { port: 7700, publicUrl: 'https://coordinator:7700' } });
+    expect({ ...nats, server: own!.server }).toEqual(own);
+    const { services } = parse(textOf('docker/compose.nats.yaml'), { merge: true }) as {
+      services: Record<string, { volumes: string[] }>;
+    };
+    const mounted = services['coordinator']!.volumes.map((volume) => volume.split(':')[1]);
+    expect(mounted).toContain(nats!.server.nats?.credentials);
+    expect(mounted).toContain(nats!.server.nats?.ca);
+    for (const host of serverAddresses(nats!.server.nats!.url).map((url) => new URL(url).hostname))
+      expect(Object.keys(services)).toContain(host);
+  });
+
+  test('the command in compose.nats.yaml writes every file that it mounts, for the hosts that it names', async () => {
+    const text = textOf('docker/compose.nats.yaml');
+    const [, words = ''] = /^# {3}npx tributary (nats-config .*)$/m.exec(text) ?? [];
+    expect(textOf('docs/how-to/docker.md')).toContain(`npx tributary ${words}`);
+    const written = await writtenBy(words.split(' '));
+    const mounted = hostPaths(text).filter((path) => path.startsWith('docker/nats/'));
+    expect(mounted.length).toBeGreaterThanOrEqual(3 + 4 + 3);
+    for (const path of mounted)
+      expect(
+        written.some((file) => file === path || file.startsWith(`${path}/`)),
+        path,
+      ).toBe(true);
   });
 
   test.each(composeFiles)('%s: nothing is wrong with it', async (path) => {
@@ -135,6 +176,28 @@ describe('compose files', () => {
     ['a variable that nobody tells of', '${DATA:-', '${IMAGES:-', 'variable IMAGES'],
   ])('%s is found', async (_what, from, to, problem) => {
     const problems = await composeProblems(broken('docker/compose.yaml', from, to));
+    expect(problems.join('\n')).toContain(problem);
+  });
+
+  test.each<[what: string, from: string | RegExp, to: string, problem: string]>([
+    ['another image’s root user', '  user: "1000:1000"\n', '', 'runs as root'],
+    ['another image without a version', 'nats:2.11.6-alpine', 'nats:latest', 'version'],
+    [
+      'another image without a check',
+      / {2}healthcheck:\n {4}test: \["CMD", "wget".*\n.*\n.*\n.*\n/,
+      '',
+      'no health check',
+    ],
+    ['a network that is not there', 'networks: [lead]', 'networks: [led]', 'no network led'],
+    [
+      'a path of nobody’s',
+      '--nats-credentials=/keys/site.nk',
+      '--nats-credentials=/key/site.nk',
+      '/key/site.nk',
+    ],
+    ['a folder that nobody makes', './nats/ca.pem:', './nat/ca.pem:', 'no docker/nat/ca.pem'],
+  ])('%s is found', async (_what, from, to, problem) => {
+    const problems = await composeProblems(broken('docker/compose.nats.yaml', from, to));
     expect(problems.join('\n')).toContain(problem);
   });
 });

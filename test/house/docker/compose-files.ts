@@ -154,7 +154,8 @@ async function contents(service: Service): Promise<string[]> {
     ...mounts.map(({ target }) => target),
     ...(service.tmpfs ?? []).map((one) => one.split(':')[0]!),
   ];
-  for (const word of service.command.filter((one) => one.startsWith('/'))) {
+  const words = service.command.map((word) => word.replace(/^--[a-z-]+=/, ''));
+  for (const word of words.filter((one) => one.startsWith('/'))) {
     if (!places.some((place) => word === place || word.startsWith(`${place}/`)))
       problems.push(`${word} is neither in a volume nor in memory`);
   }
@@ -167,6 +168,15 @@ function mountsOf(service: Service): { source: string; target: string; isReadOnl
       /^((?:\$\{[^}]*\}|[^:])+):([^:]+)(?::(\w+))?$/.exec(text) ?? [];
     return { source, target, isReadOnly: mode === 'ro' };
   });
+}
+
+/** Files and folders of the host that a compose file mounts, relative to the root, defaults filled in. */
+export function hostPaths(text: string): string[] {
+  const { services } = parse(text, { merge: true }) as Compose;
+  const sources = Object.values(services).flatMap((service) => mountsOf(service).map(({ source }) => source));
+  return sources
+    .filter((source) => /^[.$]/.test(source))
+    .map((source) => posix.join('docker', withDefaults(source)));
 }
 
 /** `docker/worker.Dockerfile` for `tributary-worker:0.1.0`. */
