@@ -45,6 +45,12 @@ export function dialingTransport(files: NatsFiles = {}): Transport {
     name: 'by address',
     async connect(url, options) {
       if (/^(nats|tls):/.test(url)) return (await natsTransport(files)).connect(byWayOf(url, files), options);
+      if (files.server !== undefined) {
+        throw new CliError('FED_CLI_USAGE', `The coordinator listens at ${url}, and not at a NATS server.`, {
+          where: '--nats',
+          todo: 'Leave it out.',
+        });
+      }
       const { createSocketioTransport } = await import('@tributary/shared-protocol/socketio');
       return createSocketioTransport().connect(url, options);
     },

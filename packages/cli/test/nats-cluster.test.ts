@@ -14,6 +14,7 @@ import { natsServerMissing } from '@tributary/testkit/nats-server';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { openDigits, writeDigits } from '../src/demo/digits.ts';
 import { splitDigits } from '../src/demo/split.ts';
+import { dialingTransport } from '../src/transports.ts';
 import { freePorts, type RunningServer, startServerIn, until } from './nats-servers.ts';
 import { type CliProcess, ROOT, run, startWith } from './support.ts';
 
@@ -266,6 +267,52 @@ describe.skipIf(missing !== undefined)('nats-config --cluster --leaf', () => {
     }
     return found;
   }
+});
+
+describe.skipIf(missing !== undefined)('nats-config --leaf', () => {
+  test('one server and a leaf node at a site: the site’s worker gets a link through it', async () => {
+    const [port = 0, leafPort = 0] = await freePorts(2);
+    const { code, out, err } = await run(
+      dir,
+      ...['nats-config', '--sites', 'north,hill', '--host', '127.0.0.1', '--port', String(port)],
+      ...['--leaf', `north+hill=127.0.0.1:${leafPort}`, '--out', 'single', '--json'],
+    );
+    expect(code, err).toBe(0);
+    const { url, authority, leafNodes } = JSON.parse(out) as {
+      url: string;
+      authority: string;
+      leafNodes: { dir: string; url: string }[];
+    };
+    const at = (name: string) => join(dir, 'single', name);
+    const read = (name: string) => readFileSync(at(name), 'utf8');
+    const running = [await startServerIn(at(''), port)];
+    try {
+      running.push(await startServerIn(at(leafNodes[0]!.dir), leafPort));
+      await until(async () => Number((await running[1]!.ask('leafz'))['leafnodes']) === 1);
+      const listener = await createNatsTransport({
+        url,
+        credentials: { nkeySeed: read('coordinator.nk') },
+        ca: read(authority),
+      }).listen((link) => link.onRequest(async (packet) => packet));
+      const through = dialingTransport({ credentials: at('sites/hill.nk'), server: leafNodes[0]!.url });
+      const link = await through.connect(listener.url, { fingerprint: listener.fingerprint! });
+      // Larger than one message of the server: 2 MiB.
+      const { body } = await link.request({ head: Uint8Array.of(1), body: new Uint8Array(5 << 20) });
+      expect(body?.byteLength).toBe(5 << 20);
+      await link.close();
+      await listener.close();
+    } finally {
+      for (const server of running) await server.kill();
+    }
+  });
+
+  test('a leaf node for a coordinator that is at no NATS server is a mistake, and is told', async () => {
+    const through = dialingTransport({ server: 'tls://127.0.0.1:1' });
+    await expect(through.connect('https://127.0.0.1:1')).rejects.toMatchObject({ code: 'FED_CLI_USAGE' });
+    const { code, err } = await run(dir, 'join', 'trib1.x', '--data', '.', '--nats', 'nats.example.org');
+    expect(code).toBe(2);
+    expect(err.replaceAll(/\s+/g, ' ')).toContain('tls://host:4222');
+  });
 });
 
 describe('nats-config', () => {
