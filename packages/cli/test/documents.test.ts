@@ -78,8 +78,10 @@ describe('every command line in the documents', () => {
       'export',
       'invite',
       'join',
+      'nats-config',
       'policy',
       'predict',
+      'status',
     ]);
   });
 

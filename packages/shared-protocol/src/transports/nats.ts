@@ -30,7 +30,10 @@ import {
 export type { NatsCredentials } from './nats-connection.ts';
 
 export interface NatsTransportOptions {
-  /** The server that `listen` dials: `tls://host:4222/prefix`, or `nats://` without TLS. Not needed to connect. */
+  /**
+   * The server that `listen` dials: `tls://host:4222/prefix`, or `nats://` without TLS; of a cluster several, with commas:
+   * `tls://a:4222,b:4222/prefix`. Not needed to connect.
+   */
   readonly url?: string;
   /** Who this node is to the server. @default nobody, for a server that lets everyone in */
   readonly credentials?: NatsCredentials;
@@ -133,10 +136,12 @@ export function createNatsTransport(options: NatsTransportOptions = {}): Transpo
           message.respond(JSON.stringify({ link: token }));
         },
       });
-      connection.subscribe(`${prefix}.up.*.*`, {
+      // Not `up.*.*`: a leaf node that may publish `up.NODE.>` would not be told that somebody reads it.
+      connection.subscribe(`${prefix}.up.>`, {
         callback(error, message) {
           if (error !== null) return;
-          const [, , node, token] = message.subject.split('.');
+          const [, , node, token, ...more] = message.subject.split('.');
+          if (more.length > 0) return;
           const known = links.get(`${node}.${token}`);
           const frame = frameIn(message);
           if (known !== undefined) known.receive(frame);
