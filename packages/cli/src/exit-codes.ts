@@ -42,6 +42,7 @@ export const EXIT_CODES = [
   { code: 8, name: 'run', meaning: 'The run ended without reaching its goal.' },
   { code: 9, name: 'storage', meaning: 'The disk is full, or a folder is locked or can not be written.' },
   { code: 10, name: 'preflight', meaning: 'A check before joining failed; the printed list says which.' },
+  { code: 11, name: 'unverified', meaning: '`verify` found something that does not hold; it is printed.' },
   {
     code: 130,
     name: 'interrupted',

@@ -10,6 +10,7 @@ import { inviteCommand } from './commands/invite.ts';
 import { joinCommand } from './commands/join.ts';
 import { predictCommand } from './commands/predict.ts';
 import { statusCommand } from './commands/status.ts';
+import { verifyCommand } from './commands/verify.ts';
 import { type CliContext, coloursFor, printJson } from './context.ts';
 import { CliError } from './errors.ts';
 import { EXIT_CODES, exitCodeOf } from './exit-codes.ts';
@@ -51,6 +52,7 @@ export function createProgram(context: CliContext, setExit: (code: number) => vo
     evaluateCommand(context),
     predictCommand(context),
     exportCommand(context),
+    verifyCommand(context, setExit),
     doctorCommand(context, setExit),
     demoCommand(context),
   ]) {

@@ -78,6 +78,7 @@ describe('every command line in the documents', () => {
       'invite',
       'join',
       'predict',
+      'verify',
     ]);
   });
 

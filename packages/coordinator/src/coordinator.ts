@@ -98,6 +98,7 @@ export async function createCoordinator(options: CoordinatorOptions): Promise<Co
     log = await openRunLog({
       path: paths.log,
       keyPath: paths.key,
+      headPath: paths.head,
       config: options.federation.digest,
       ...(options.now ? { now: options.now } : {}),
     });
@@ -134,8 +135,7 @@ async function start(
     signal,
     now,
     record(entry: LogEntry, durability) {
-      log.append(entry, durability);
-      apply(state, entry);
+      apply(state, log.append(entry, durability));
     },
     emit(event: NewEvent) {
       if (event.type === 'waiting') wait = event.next;
@@ -146,7 +146,7 @@ async function start(
     },
   };
 
-  if (state.runId === '') await beginRun(context, artifact, log.publicKey, strategy.init);
+  if (state.runId === '') await beginRun(context, artifact, log.key.publicKey, strategy.init);
   const resumed = log.records.some((r) => r.type === 'run-started');
   for (const record of state.members.values()) roster.enlist(record);
   const current = loadCurrent(context);
@@ -168,7 +168,12 @@ async function start(
   });
   const listener = await options.transport.listen(desk.onLink);
   const url = federation.server.publicUrl ?? listener.url;
-  context.emit({ type: 'listening', url, fingerprint: listener.fingerprint });
+  context.emit({
+    type: 'listening',
+    url,
+    fingerprint: listener.fingerprint,
+    logPublicKey: log.key.publicKey,
+  });
   if (resumed) {
     const round = state.open?.round ?? lastRound(context) + 1;
     if (log.repairedBytes > 0) {
@@ -297,7 +302,7 @@ async function start(
     url,
     runId: state.runId,
     adminCredential: directory.adminCredential,
-    logPublicKey: log.publicKey,
+    logPublicKey: log.key.publicKey,
     invite,
     status,
     async run() {
@@ -386,6 +391,7 @@ async function beginRun(
       name: federation.name,
       publicKey,
       initial,
+      head: true,
     },
     { durable: true },
   );

@@ -28,3 +28,5 @@ export type {
   StreamingStrategy,
   UpdateFacts,
 } from './strategy.ts';
+export type { Finding, FindingKind, VerifyOptions, VerifyReport } from './verify/verify-run.ts';
+export { verifyRun } from './verify/verify-run.ts';

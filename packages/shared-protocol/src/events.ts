@@ -3,7 +3,13 @@
  * plots and the dashboard read nothing else. `at` is a Unix time in millis.
  */
 export type RunEvent = { readonly at: number } & (
-  | { readonly type: 'listening'; readonly url: string; readonly fingerprint: string | undefined }
+  | {
+      readonly type: 'listening';
+      readonly url: string;
+      readonly fingerprint: string | undefined;
+      /** Base64url of the Ed25519 key that the run's log is signed with; absent in runs from before it was said. */
+      readonly logPublicKey?: string;
+    }
   | { readonly type: 'invite'; readonly invite: string; readonly expiresAt: number; readonly uses: number }
   | { readonly type: 'resumed'; readonly round: number }
   | { readonly type: 'joined'; readonly clientId: string; readonly name: string; readonly rejoined: boolean }

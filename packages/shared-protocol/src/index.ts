@@ -31,6 +31,15 @@ export {
   toBfloat16,
   toFloat16,
 } from './float16.ts';
+export type { SigningKey, Statement } from './identity.ts';
+export {
+  areSignedBy,
+  createSigningKey,
+  isPublicKey,
+  isSignedBy,
+  keyFingerprint,
+  readSigningKey,
+} from './identity.ts';
 export type { Invite } from './invite.ts';
 export { decodeInvite, encodeInvite } from './invite.ts';
 export type { Limits } from './limits.ts';
@@ -46,6 +55,8 @@ export {
   scheduleSchema,
   trainingSchema,
 } from './plan.ts';
+export type { LineFault, RecordFrame, SignedRecord } from './record-line.ts';
+export { FIRST_PREV, readRecordLine, signRecord } from './record-line.ts';
 export type { DecodedSafetensors } from './safetensors.ts';
 export { decodeSafetensors, encodeSafetensors, safetensorsParts } from './safetensors.ts';
 export type { DecodedFrame, DecodeFrameOptions, FrameHeader, FrameMeta, FrameTensor } from './tensors.ts';

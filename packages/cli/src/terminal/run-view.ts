@@ -107,6 +107,7 @@ export function createRunView(options: RunViewOptions): RunView {
           `  listening   ${event.url}${event.fingerprint === undefined ? colours.yellow('  (plain, not encrypted)') : ''}`,
         );
         if (event.fingerprint !== undefined) print(`  certificate ${colours.dim(event.fingerprint)}`);
+        if (event.logPublicKey !== undefined) print(`  log key     ${colours.dim(event.logPublicKey)}`);
         return;
       case 'invite': {
         if (options.quiet) return;

@@ -9,6 +9,8 @@ export type LogEntry =
       readonly name: string;
       readonly publicKey: string;
       readonly initial: string;
+      /** True: `log.head` was kept from the first record on. Absent in logs from before there was one. */
+      readonly head?: boolean;
     }
   | { readonly type: 'run-resumed'; readonly round: number; readonly repairedBytes: number }
   /** `invite` and `credential` are SHA-256 of the secrets, which are kept nowhere. */
