@@ -50,6 +50,7 @@ const COORDINATOR_POINTS = [
   'coordinator:after-finish-record',
 ];
 const AGENT_POINTS = [
+  'agent:after-key',
   'agent:after-hello',
   'agent:after-credential',
   'agent:after-ready',

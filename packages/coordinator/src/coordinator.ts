@@ -129,6 +129,7 @@ async function start(
   const context: RunContext = {
     federation,
     directory,
+    key: log.key,
     roster,
     state,
     manifest: federation.tensors.filter((t) => !frozen.has(t.name)),
@@ -154,10 +155,14 @@ async function start(
   const phase = createPhase();
   const shelf = createBlobShelf();
   let adminStop: string | undefined;
+  let listens: (fingerprint: string | null) => void = () => {};
   const desk = createDesk({
     context,
     shelf,
     phase,
+    fingerprint: new Promise((resolve) => {
+      listens = resolve;
+    }),
     modelBytes: () => current.model.frame.byteLength,
     status,
     invite: (asked) => invite(asked),
@@ -167,6 +172,7 @@ async function start(
     },
   });
   const listener = await options.transport.listen(desk.onLink);
+  listens(listener.fingerprint ?? null);
   const url = federation.server.publicUrl ?? listener.url;
   context.emit({
     type: 'listening',
@@ -207,6 +213,7 @@ async function start(
       ...(listener.fingerprint === undefined ? {} : { fingerprint: listener.fingerprint }),
       secret,
       runId: state.runId,
+      publicKey: log.key.publicKey,
       expiresAt: terms.expiresAt,
     });
     context.emit({ type: 'invite', invite: text, ...terms });

@@ -5,20 +5,24 @@
 import {
   type BlobShelf,
   type Channel,
+  coordinatorStatement,
   crashPoint,
   createChannel,
   errorCode,
+  isSignedMessage,
   type Link,
   type Message,
   type MessageOf,
   type MessageWithBody,
   negotiate,
+  newNonce,
   ProtocolError,
   type RunStatus,
 } from '@tributary/shared-protocol';
 import { federationView } from './config/resolve.ts';
 import { CoordinatorError } from './errors.ts';
 import { admit, checkHello } from './members/admission.ts';
+import { createProofCheck } from './members/proof-check.ts';
 import type { Member } from './members/roster.ts';
 import { hashSecret, matchesHash } from './members/secrets.ts';
 import type { RunContext } from './round/context.ts';
@@ -48,6 +52,8 @@ export interface DeskOptions {
   readonly context: RunContext;
   readonly shelf: BlobShelf;
   readonly phase: Phase;
+  /** Resolves, once this coordinator listens, with the certificate's that it shows; null without TLS. */
+  readonly fingerprint: Promise<string | null>;
   readonly modelBytes: () => number;
   readonly status: () => RunStatus;
   readonly invite: (options: { uses: number; expiresMs: number }) => string;
@@ -92,27 +98,45 @@ export function createDesk(options: DeskOptions): Desk {
     chunkBytes = Math.min(chunkBytes ?? link.preferredChunkBytes, link.preferredChunkBytes);
     let member: Member | undefined;
     let isAdmin = false;
+    const session = newNonce();
+    let challenged = false;
+    const proofs = createProofCheck(state.runId, session, now);
     const noHello = setTimeout(() => void channel.close('no accepted hello in 30 s'), HELLO_TIMEOUT_MS);
 
     channel.handle(async (message) => {
+      if (message.type === 'challenge') {
+        if (member || isAdmin) throw unexpected('a challenge after an accepted hello');
+        challenged = true;
+        return await answerChallenge(message);
+      }
       if (message.type === 'hello') {
         if (member || isAdmin) throw unexpected('a second hello on one link');
         if (message.role === 'admin') {
           admitAdmin(message);
           isAdmin = true;
         } else {
+          if (!challenged) throw unexpected('a hello before the challenge');
           return await welcome(message, (m) => {
             member = m;
             clearTimeout(noHello);
           });
         }
         clearTimeout(noHello);
-        return welcomeMessage(message, 'admin', undefined);
+        return welcomeMessage(message, 'admin');
       }
       if (isAdmin) return answerAdmin(message);
       if (!member) throw unexpected(`"${message.type}" before an accepted hello`);
       if (member.channel !== channel)
         throw unexpected(`"${message.type}" on a link that another one has replaced`);
+      if (isSignedMessage(message)) {
+        try {
+          proofs.check(message, state.members.get(member.name)?.key ?? '');
+        } catch (error) {
+          // Whoever sits on this link is not the site, or not its present self: it must say hello anew.
+          setImmediate(() => void channel.close('a message was not signed as it should be'));
+          throw error;
+        }
+      }
       member.lastSeenAt = now();
       return await answerMember(member, message);
     });
@@ -123,35 +147,45 @@ export function createDesk(options: DeskOptions): Desk {
       if (member?.channel === channel) lose(member, reason);
     });
 
+    async function answerChallenge({
+      protocol,
+      nonce,
+    }: MessageOf<'challenge'>): Promise<MessageOf<'challenged'>> {
+      const fingerprint = await options.fingerprint;
+      const { runId } = state;
+      const signature = context.key.sign(coordinatorStatement({ runId, session, nonce, fingerprint }));
+      const { publicKey } = context.key;
+      return { type: 'challenged', protocol: negotiate(protocol), runId, session, publicKey, signature };
+    }
+
     async function welcome(hello: MessageOf<'hello'>, set: (member: Member) => void): Promise<Message> {
-      const {
-        member: record,
-        credential,
-        rejoined,
-      } = admit(hello, state, (entry) => context.record(entry, { durable: true }), now);
+      const scope = { session, fingerprint: await options.fingerprint };
+      const { member: record, rejoined } = admit(
+        hello,
+        scope,
+        state,
+        (entry) => context.record(entry, { durable: true }),
+        now,
+      );
       const joined = roster.enlist(record);
       const former = joined.channel;
-      Object.assign(joined, { channel, ready: false, state: 'preparing', progress: 0, lastSeenAt: now() });
+      Object.assign(joined, { channel, session, ready: false, state: 'preparing', progress: 0 });
+      joined.lastSeenAt = now();
       set(joined);
       if (former) void former.close('the same site has a new link');
       context.emit({ type: 'joined', clientId: joined.clientId, name: joined.name, rejoined });
       roster.changed(joined);
       if (phase.goodbye) setImmediate(() => void sayGoodbye(joined));
       crashPoint('coordinator:before-welcome');
-      return welcomeMessage(hello, joined.clientId, credential);
+      return welcomeMessage(hello, joined.clientId);
     }
   }
 
-  function welcomeMessage(
-    hello: MessageOf<'hello'>,
-    clientId: string,
-    credential: string | undefined,
-  ): Message {
+  function welcomeMessage(hello: MessageOf<'hello'>, clientId: string): Message {
     return {
       type: 'welcome',
       protocol: negotiate(hello.protocol),
       clientId,
-      ...(credential === undefined ? {} : { credential }),
       clockMs: now(),
       heartbeatMs,
       federation: federationView(federation, state.runId, options.modelBytes()),

@@ -9,7 +9,7 @@ import { z } from 'zod';
 import { federationViewSchema } from './plan.ts';
 
 /** Both ends send theirs; a different major is refused, the lower minor is spoken. */
-export const PROTOCOL_VERSION = { major: 1, minor: 0 } as const;
+export const PROTOCOL_VERSION = { major: 2, minor: 0 } as const;
 
 const digest = z.string().regex(/^[0-9a-f]{64}$/, 'a SHA-256 in lower-case hex');
 const round = z.int().min(0);
@@ -35,8 +35,34 @@ export const siteReportSchema = z.strictObject({
 });
 export type SiteReport = z.infer<typeof siteReportSchema>;
 
+const nonce = z.string().min(16).max(128);
+const publicKey = z.string().length(43);
+const signature = z.string().length(86);
+
+/** A sender's signature over a message, its link and its run; proofs.ts says over what exactly. */
+const proofSchema = z.strictObject({
+  /** The sender's clock, Unix millis. */
+  at: z.number(),
+  /** Above that of every signed message before on the link. */
+  counter: z.int().min(0),
+  /** Base64url of the Ed25519 signature. */
+  signature,
+});
+export type Proof = z.infer<typeof proofSchema>;
+
 export const messageSchema = z.discriminatedUnion('type', [
-  /** worker → coordinator, first on every link; answered by `welcome`. A site without a credential shows its invite's secret. */
+  /** worker → coordinator, first on every link: who are you? Answered by `challenged`. */
+  z.strictObject({ type: z.literal('challenge'), protocol: version, nonce }),
+  /** The coordinator's proof that it holds the run's key, and the session that this link's signatures are bound to. */
+  z.strictObject({
+    type: z.literal('challenged'),
+    protocol: version,
+    runId: z.string().max(128),
+    session: nonce,
+    publicKey,
+    signature,
+  }),
+  /** worker → coordinator, after the challenge; answered by `welcome`. An admin says it first, and signs nothing. */
   z.strictObject({
     type: z.literal('hello'),
     protocol: version,
@@ -44,26 +70,30 @@ export const messageSchema = z.discriminatedUnion('type', [
     role: z.enum(['worker', 'admin']),
     name: z.string().max(128),
     /**
-     * A site that joins shows its invite's secret and, beside it, a random credential of its own making that it has
-     * already stored: the coordinator takes that one on, so that a site killed before it read `welcome` repeats the
-     * same hello and is the same client, not a stranger with a used invite. Afterwards the credential alone is shown.
+     * A site that joins shows its invite's secret and its public key, of a pair that it has already stored: a site
+     * killed before it read `welcome` says the same again and is the same client, not a stranger with a used invite.
+     * Afterwards the key alone is shown.
      */
     secret: z.string().max(256).optional(),
+    /** An admin's, from the run directory. */
     credential: z.string().max(256).optional(),
+    /** A site's. */
+    publicKey: publicKey.optional(),
+    /** By that key: over all other fields, the link's session, the run and the certificate. */
+    signature: signature.optional(),
     clockMs: z.number(),
   }),
-  /** The answer to `hello`. `credential` is there only when the coordinator made it: the site brought none of its own. */
+  /** The answer to `hello`. */
   z.strictObject({
     type: z.literal('welcome'),
     protocol: version,
     clientId: z.string(),
-    credential: z.string().optional(),
     clockMs: z.number(),
     heartbeatMs: z.int().min(1),
     federation: federationViewSchema,
   }),
   /** worker → coordinator: data checked, preflight passed, plans are welcome. Answered by `ok`. */
-  z.strictObject({ type: z.literal('ready'), site: siteReportSchema }),
+  z.strictObject({ type: z.literal('ready'), site: siteReportSchema, signed: proofSchema }),
   /** worker → coordinator, every heartbeatMs. Answered by `ok`. */
   z.strictObject({
     type: z.literal('heartbeat'),
@@ -95,6 +125,7 @@ export const messageSchema = z.discriminatedUnion('type', [
     numExamples: z.number(),
     metrics,
     update: blobRefSchema,
+    signed: proofSchema,
   }),
   /** `send`: keep serving chunks; `have`: already taken, drop it; `refused` with a code and reason: drop it. */
   z.strictObject({
@@ -113,7 +144,14 @@ export const messageSchema = z.discriminatedUnion('type', [
     reason: z.string().optional(),
   }),
   /** worker → coordinator: the answer to an `evaluate` plan. Answered by `receipt`. */
-  z.strictObject({ type: z.literal('evaluation'), round, model: digest, numExamples: z.number(), metrics }),
+  z.strictObject({
+    type: z.literal('evaluation'),
+    round,
+    model: digest,
+    numExamples: z.number(),
+    metrics,
+    signed: proofSchema,
+  }),
   /** worker → coordinator: this attempt at the plan failed for good (after retries). Answered by `ok`. */
   z.strictObject({
     type: z.literal('failure'),
@@ -121,11 +159,12 @@ export const messageSchema = z.discriminatedUnion('type', [
     round,
     code: z.string(),
     reason: z.string(),
+    signed: proofSchema,
   }),
   /** coordinator → worker: the run has ended, or this site is expelled. Answered by `ok`. */
   z.strictObject({ type: z.literal('goodbye'), code: z.string(), reason: z.string() }),
   /** worker → coordinator: leaving on purpose. Answered by `ok`. */
-  z.strictObject({ type: z.literal('leave'), reason: z.string() }),
+  z.strictObject({ type: z.literal('leave'), reason: z.string(), signed: proofSchema }),
   /** admin → coordinator; answered by `status` (a RunStatus), `invited`, `ok`. */
   z.strictObject({ type: z.literal('get-status') }),
   z.strictObject({ type: z.literal('status'), status: z.unknown() }),

@@ -2,10 +2,11 @@
  * A site played by a few lines of script: it speaks the whole protocol (hello, ready, plans, offers, evaluations) but
  * its training is a function of the test. What it sends can be bent in every way that a broken site might.
  */
-import { randomBytes } from 'node:crypto';
+import { createHash, createPrivateKey, randomBytes } from 'node:crypto';
 import {
   type BlobRef,
   type Channel,
+  challengeCoordinator,
   createBlobShelf,
   createChannel,
   decodeFrame,
@@ -16,8 +17,10 @@ import {
   type Message,
   type MessageOf,
   openMemorySink,
-  PROTOCOL_VERSION,
+  readSigningKey,
+  type SigningKey,
   type SiteReport,
+  sayHello,
   type Tensor,
   type Transport,
 } from '@tributary/shared-protocol';
@@ -50,6 +53,7 @@ export interface ScriptedWorkerOptions {
   readonly url?: string;
   readonly fingerprint?: string;
   readonly secret?: string;
+  /** The site's key is made from this text: the same text is the same site. @default random */
   readonly credential?: string;
   readonly clockMs?: number;
   readonly protocol?: { major: number; minor: number };
@@ -71,6 +75,7 @@ export interface ScriptedWorkerOptions {
 export interface ScriptedWorker {
   readonly name: string;
   readonly credential: string;
+  readonly key: SigningKey;
   readonly welcome: MessageOf<'welcome'>;
   readonly channel: Channel;
   readonly plans: readonly MessageOf<'plan'>[];
@@ -98,6 +103,7 @@ export async function startScriptedWorker(options: ScriptedWorkerOptions): Promi
   const channel = createChannel(link);
   const shelf = createBlobShelf();
   const credential = options.credential ?? randomBytes(16).toString('hex');
+  const key = keyFrom(credential);
   const plans: MessageOf<'plan'>[] = [];
   const receipts: MessageOf<'receipt'>[] = [];
   const verdicts: MessageOf<'verdict'>[] = [];
@@ -201,20 +207,12 @@ export async function startScriptedWorker(options: ScriptedWorkerOptions): Promi
   }
 
   const secret = options.secret ?? invite?.secret;
+  const now = () => options.clockMs ?? Date.now();
+  const version = options.protocol === undefined ? {} : { protocol: options.protocol };
   try {
-    welcome = await channel.call(
-      {
-        type: 'hello',
-        protocol: options.protocol ?? PROTOCOL_VERSION,
-        software: 'scripted-worker',
-        role: 'worker',
-        name: options.name,
-        ...(secret === undefined ? {} : { secret }),
-        credential,
-        clockMs: options.clockMs ?? Date.now(),
-      },
-      'welcome',
-    );
+    const counterpart = await challengeCoordinator(channel, { fingerprint, ...version });
+    const hello = { key, name: options.name, software: 'scripted-worker', secret, now, ...version };
+    welcome = await sayHello(channel, counterpart, hello);
     if (options.ready ?? true) await sayReady();
   } catch (error) {
     await channel.close('refused');
@@ -224,6 +222,7 @@ export async function startScriptedWorker(options: ScriptedWorkerOptions): Promi
   return {
     name: options.name,
     credential,
+    key,
     welcome,
     channel,
     plans,
@@ -249,4 +248,18 @@ export async function startScriptedWorker(options: ScriptedWorkerOptions): Promi
     sayReady,
     close: () => channel.close('the script ended'),
   };
+}
+
+/** The Ed25519 key whose seed is the SHA-256 of `text`. */
+export function keyFrom(text: string): SigningKey {
+  // PKCS #8 around the 32 bytes of a seed (RFC 8410).
+  const der = Buffer.concat([
+    Buffer.from('302e020100300506032b657004220420', 'hex'),
+    createHash('sha256').update(text).digest(),
+  ]);
+  const pem = createPrivateKey({ key: der, format: 'der', type: 'pkcs8' }).export({
+    type: 'pkcs8',
+    format: 'pem',
+  });
+  return readSigningKey(String(pem));
 }

@@ -32,7 +32,7 @@ export function joinCommand(context: CliContext): Command {
       wholeNumber(0, 64),
     )
     .option('--image-cache <MiB>', 'memory for decoded images', wholeNumber(0, 1_048_576))
-    .option('--state-dir <dir>', 'where the credential and finished work are kept')
+    .option('--state-dir <dir>', 'where this site’s key and finished work are kept')
     .action(async (invite: string | undefined, _options: unknown, command: Command) => {
       const flags = command.optsWithGlobals<Flags>();
       const dataDir = existingFolder(context.cwd, flags.data, '--data');

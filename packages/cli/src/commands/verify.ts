@@ -46,7 +46,7 @@ function publicKey(text: string): string {
 
 function printReport(context: CliContext, runDir: string, report: VerifyReport): void {
   const { bold, dim, green, red } = context.colours;
-  const { findings, records, rounds, checkpoints } = report;
+  const { findings, records, rounds, checkpoints, signedUpdates } = report;
   print(context, `\n  run folder  ${runDir}  ${dim(report.runId ?? '')}`);
   if (report.publicKey !== undefined)
     print(
@@ -57,7 +57,7 @@ function printReport(context: CliContext, runDir: string, report: VerifyReport):
   if (report.ok) {
     print(
       context,
-      `  ${green('✓')} ${bold('it holds')}: ${count(records, 'line')}, ${count(rounds, 'round')}, ${count(checkpoints, 'checkpoint')}`,
+      `  ${green('✓')} ${bold('it holds')}: ${count(records, 'line')}, ${count(rounds, 'round')}, ${count(signedUpdates, 'update')} signed by their sites, ${count(checkpoints, 'checkpoint')}`,
     );
   } else {
     for (const finding of findings.slice(0, MAX_SHOWN)) printFinding(context, finding);

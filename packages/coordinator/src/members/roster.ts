@@ -7,6 +7,8 @@ export interface Member {
   readonly name: string;
   /** Undefined while the site has no link. */
   channel: Channel | undefined;
+  /** That link's, which its signatures are bound to. */
+  session: string;
   /** Its data is prepared and plans are welcome; false again when its link is lost. */
   ready: boolean;
   site: SiteReport | undefined;
@@ -41,6 +43,7 @@ export function createRoster(now: () => number): Roster {
         clientId,
         name,
         channel: undefined,
+        session: '',
         ready: false,
         site: undefined,
         state: 'away',

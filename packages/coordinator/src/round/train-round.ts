@@ -205,6 +205,7 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
     member: Member,
     site: Site,
     offer: MessageOf<'offer'>,
+    session: string,
     signal: AbortSignal,
   ): Promise<void> {
     const channel = member.channel;
@@ -239,7 +240,7 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
         pulls--;
         queuedPulls.shift()?.();
       }
-      accept(member, site, offer);
+      accept(member, site, offer, session);
       void verdict(member, offer, undefined);
     } catch (error) {
       if (site.pull?.abort.signal !== signal) return;
@@ -262,7 +263,7 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
     pulls++;
   }
 
-  function accept(member: Member, site: Site, offer: MessageOf<'offer'>): void {
+  function accept(member: Member, site: Site, offer: MessageOf<'offer'>, session: string): void {
     const entry: AcceptedUpdate = {
       type: 'update-accepted',
       round,
@@ -271,6 +272,7 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
       bytes: offer.update.bytes,
       numExamples: offer.numExamples,
       metrics: offer.metrics,
+      offer: { ...offer.signed, session, base: offer.base, chunkBytes: offer.update.chunkBytes },
     };
     crashPoint('coordinator:before-accept-record');
     context.record(entry);
@@ -318,13 +320,15 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
           `another update of "${member.name}" was accepted in round ${round} already`,
         );
       }
+      // Of the link that the offer came over: by the time that all is here, the site may have another.
+      const { session } = member;
       const before = site.pull;
       before?.abort.abort(new Error('offered again'));
       const abort = new AbortController();
       site.state = 'pulling';
       // The receipt goes out first: the site serves chunks only once it has it.
       const done = Promise.all([before?.done, new Promise((next) => setImmediate(next))]).then(() =>
-        pull(member, site, offer, abort.signal),
+        pull(member, site, offer, session, abort.signal),
       );
       site.pull = {
         digest: offer.update.digest,

@@ -1,5 +1,7 @@
 /** What log.jsonl records, and the state of a run that follows from reading it from the start. */
 
+import type { KeptProof } from '../members/proof-check.ts';
+
 type Metrics = Readonly<Record<string, number>>;
 
 export type LogEntry =
@@ -13,14 +15,15 @@ export type LogEntry =
       readonly head?: boolean;
     }
   | { readonly type: 'run-resumed'; readonly round: number; readonly repairedBytes: number }
-  /** `invite` and `credential` are SHA-256 of the secrets, which are kept nowhere. */
+  /** `invite` is the SHA-256 of its secret, which is kept nowhere. */
   | { readonly type: 'invited'; readonly invite: string; readonly uses: number; readonly expiresAt: number }
   | {
       readonly type: 'joined';
       readonly clientId: string;
       readonly name: string;
       readonly invite: string;
-      readonly credential: string;
+      /** Base64url of the site's public key. Absent in logs of protocol 1, whose sites had none. */
+      readonly key?: string;
     }
   | { readonly type: 'left'; readonly clientId: string; readonly name: string; readonly reason: string }
   | {
@@ -46,6 +49,8 @@ export type LogEntry =
       readonly bytes: number;
       readonly numExamples: number;
       readonly metrics: Metrics;
+      /** The site's signature over its offer, and what else the offer said. Absent in logs of protocol 1. */
+      readonly offer?: KeptProof & { readonly base: string; readonly chunkBytes: number };
     }
   | {
       readonly type: 'update-refused';
@@ -95,7 +100,8 @@ export type CommittedRound = Extract<LogEntry, { type: 'committed' }>;
 export interface MemberRecord {
   readonly clientId: string;
   readonly name: string;
-  readonly credential: string;
+  /** Base64url of its public key; undefined when it joined under protocol 1, and so can't come back. */
+  readonly key: string | undefined;
 }
 
 export interface InviteRecord {
@@ -158,7 +164,7 @@ export function apply(state: RunState, entry: LogEntry): void {
       state.members.set(entry.name, {
         clientId: entry.clientId,
         name: entry.name,
-        credential: entry.credential,
+        key: entry.key,
       });
       const invite = state.invites.get(entry.invite);
       if (invite) invite.used++;

@@ -3,6 +3,7 @@
  * update accepted before it is committed, every site let in by an invite that was good. A coordinator that signs
  * nonsense is found here, not by the chain.
  */
+import { isProven } from '@tributary/shared-protocol';
 import type { LogRecord } from '../run/log.ts';
 
 /** A statement of the log that contradicts what it said before. */
@@ -18,6 +19,7 @@ type RecordOf<T extends LogRecord['type']> = Extract<LogRecord, { type: T }>;
 
 interface Story {
   readonly publicKey: string;
+  runId: string;
   config: string;
   started: boolean;
   readonly invites: Map<string, { uses: number; used: number }>;
@@ -37,6 +39,7 @@ interface Story {
 export function checkMeaning(records: readonly LogRecord[], publicKey: string): Contradiction[] {
   const story: Story = {
     publicKey,
+    runId: '',
     config: records[0]?.config ?? '',
     started: false,
     invites: new Map(),
@@ -98,6 +101,7 @@ function* start(story: Story, record: RecordOf<'run-started'>): Generator<Said> 
       'the log is signed with another key than it says',
     ];
   story.started = true;
+  story.runId = record.runId;
   story.model = record.initial;
 }
 
@@ -142,7 +146,23 @@ function* accept(story: Story, record: RecordOf<'update-accepted'>): Generator<S
   }
   if (!story.open.start.cohort.includes(name))
     yield [`${what}, whose cohort it is not in`, 'a site took part that was not asked'];
+  const key = story.members.get(name)?.key;
+  if (key !== undefined && !isSignedOffer(story, record, key))
+    yield [
+      `${what} without that site’s signature over it`,
+      'nothing proves that the update came from the site; the coordinator may have made it up',
+    ];
   story.open.accepted.set(name, record);
+}
+
+/** Whether the site with `key` signed the offer that the record is of. */
+function isSignedOffer({ runId }: Story, record: RecordOf<'update-accepted'>, key: string): boolean {
+  const { round, numExamples, metrics, digest, bytes, offer } = record;
+  if (offer === undefined) return false;
+  const { base, chunkBytes, session, ...signed } = offer;
+  const update = { digest, bytes, chunkBytes };
+  const message = { type: 'offer', round, base, numExamples, metrics, update, signed } as const;
+  return isProven(message, { runId, session }, key);
 }
 
 function* commit(story: Story, record: RecordOf<'committed'>): Generator<Said> {

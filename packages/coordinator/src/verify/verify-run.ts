@@ -56,6 +56,8 @@ export interface VerifyReport {
   readonly records: number;
   /** Rounds committed in them. */
   readonly rounds: number;
+  /** Updates of which a site's signature shows that they came from it. */
+  readonly signedUpdates: number;
   /** Checkpoint files whose model is the one that the log names. */
   readonly checkpoints: number;
   /** Whether a signed head vouches for the log's end. */
@@ -105,6 +107,10 @@ export function verifyRun(runDir: string, options: VerifyOptions = {}): VerifyRe
       'the key was taken from the log itself: whoever can write the whole log anew can put another key there. Pass --public-key with the key that the coordinator printed, or that an invite carries',
     );
 
+  if (records.some((record) => record.type === 'joined' && record.key === undefined))
+    notes.push(
+      'sites joined under protocol 1, without keys: nothing shows that their updates came from them',
+    );
   for (const contradiction of checkMeaning(records, publicKey))
     findings.push({ kind: 'contradiction', file: 'log.jsonl', ...contradiction });
   const federation = checkFederation(paths, records, findings);
@@ -121,7 +127,7 @@ export function verifyRun(runDir: string, options: VerifyOptions = {}): VerifyRe
 
 function reportOf(
   records: readonly LogRecord[],
-  rest: Omit<VerifyReport, 'ok' | 'runId' | 'records' | 'rounds'>,
+  rest: Omit<VerifyReport, 'ok' | 'runId' | 'records' | 'rounds' | 'signedUpdates'>,
 ): VerifyReport {
   const first = records.find((record) => record.type === 'run-started');
   return {
@@ -129,6 +135,7 @@ function reportOf(
     runId: first?.runId,
     records: records.length,
     rounds: records.filter((record) => record.type === 'committed').length,
+    signedUpdates: records.filter((record) => record.type === 'update-accepted' && record.offer).length,
     ...rest,
   };
 }

@@ -285,6 +285,22 @@ describe('verifyRun', () => {
         ),
       'counts 99 examples of "a", which was accepted with 10',
     ],
+    [
+      'an update that the coordinator made up',
+      (records) =>
+        records.map((r) => {
+          const made = 'cd'.repeat(32);
+          if (r.type === 'update-accepted') return { ...r, digest: made };
+          if (r.type !== 'committed') return r;
+          return { ...r, updates: r.updates.map((u) => ({ ...u, digest: made })) };
+        }),
+      'accepts an update of "a" for round 1 without that site’s signature over it',
+    ],
+    [
+      'numbers of an update that are not the site’s',
+      (records) => records.map((r) => (r.type === 'update-accepted' ? { ...r, metrics: { loss: 0 } } : r)),
+      'without that site’s signature over it',
+    ],
   ])('finds a signed log that contradicts itself: %s', (_what, change, says) => {
     const dir = copy();
     signedAnew(dir, change);

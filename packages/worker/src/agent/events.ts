@@ -2,7 +2,16 @@
 
 /** One check before a site joins. `advice` says what to do when the state isn't `ok`. */
 export interface PreflightStep {
-  readonly name: 'state' | 'address' | 'protocol' | 'clock' | 'disk' | 'data' | 'images' | 'engine';
+  readonly name:
+    | 'state'
+    | 'identity'
+    | 'address'
+    | 'protocol'
+    | 'clock'
+    | 'disk'
+    | 'data'
+    | 'images'
+    | 'engine';
   readonly state: 'ok' | 'warn' | 'fail';
   readonly detail: string;
   readonly advice: string | undefined;
@@ -111,7 +120,7 @@ export interface WorkerSummary {
   readonly updatesAccepted: number;
   readonly updatesRefused: number;
   readonly evaluations: number;
-  /** Where credential, global models and spool lie. */
+  /** Where key, global models and spool lie. */
   readonly stateDir: string;
 }
 

@@ -15,8 +15,8 @@ import { isFinal, openLink, type Site } from './link.ts';
 import { openSpool } from './spool.ts';
 import {
   type Credential,
+  describeKey,
   findStateDir,
-  newCredential,
   openStateDir,
   type StateDir,
   siteStateDir,
@@ -37,7 +37,7 @@ export interface JoinOptions {
   readonly dataDir: string;
   /** Unique in the run; part of this site's random seed. @default the name used before, else the host's name */
   readonly name?: string;
-  /** Credential, models and spool of this run and name. @default a folder under TRIBUTARY_HOME or the user's state folder */
+  /** Key, models and spool of this run and name. @default a folder under TRIBUTARY_HOME or the user's state folder */
   readonly stateDir?: string;
   /** @default 'auto' */
   readonly engine?: TrainerSetup['engine'];
@@ -70,8 +70,8 @@ const SIX_HOURS_MS = 6 * 60 * 60 * 1000;
  *
  * Rejects with what can't be mended by waiting: FED_INVITE_MALFORMED, FED_TRANSPORT_FINGERPRINT, FED_PROTOCOL_VERSION,
  * the coordinator's own refusal (a RemoteError: invite used, name taken …), FED_WORKER_CLOCK, FED_WORKER_PREFLIGHT,
- * FED_WORKER_STATE_LOCKED, FED_WORKER_STATE_UNUSABLE, FED_WORKER_NO_CREDENTIAL, FED_WORKER_WRONG_RUN and
- * FED_WORKER_COORDINATOR_GONE.
+ * FED_WORKER_STATE_LOCKED, FED_WORKER_STATE_UNUSABLE, FED_WORKER_NO_CREDENTIAL, FED_WORKER_KEY, FED_WORKER_WRONG_RUN,
+ * FED_PROTOCOL_IDENTITY and FED_WORKER_COORDINATOR_GONE.
  */
 export async function joinFederation(options: JoinOptions): Promise<WorkerSummary> {
   const now = options.now ?? Date.now;
@@ -87,7 +87,14 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
   let keeper: TrainerKeeper | undefined;
   try {
     emit({ type: 'preflight', step: { name: 'state', state: 'ok', detail: path, advice: undefined } });
-    const credential = await settleCredential(state, options, invite, wantedName);
+    const stored = await state.readCredential();
+    // The key first: once a credential is there, so is the key that goes with it.
+    const nodeKey = await state.openKey({ create: !(stored?.confirmed ?? false) });
+    emit({
+      type: 'preflight',
+      step: { name: 'identity', state: 'ok', detail: describeKey(nodeKey), advice: undefined },
+    });
+    const credential = await settleCredential(state, stored, options, invite, wantedName);
     const spool = await openSpool(state.spoolDir);
     const uplink = createUplink();
     const delivery = createDelivery(spool, createBlobShelf(), emit);
@@ -96,6 +103,7 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
     const site: Site = {
       options,
       state,
+      key: nodeKey.key,
       credential,
       secret: credential.confirmed ? undefined : invite?.secret,
       emit,
@@ -193,14 +201,14 @@ async function keepLinked(site: Site): Promise<End> {
   }
 }
 
-/** The credential to show, written down before it is shown for the first time. */
+/** Where to dial and under which name, written down before it is done for the first time. */
 async function settleCredential(
   state: StateDir,
+  stored: Credential | undefined,
   options: JoinOptions,
   invite: ReturnType<typeof decodeInvite> | undefined,
   name: string,
 ): Promise<Credential> {
-  const stored = await state.readCredential();
   if (invite === undefined) {
     if (stored !== undefined) return stored;
     throw new WorkerError(
@@ -216,13 +224,15 @@ async function settleCredential(
   }
   // The coordinator may have moved: the invite's address is the newer one.
   const { url, fingerprint, runId } = invite;
+  // The run's key is not: it can't change, and what was pinned first stays.
+  const publicKey = stored?.publicKey ?? invite.publicKey;
   const credential: Credential = {
-    version: 1,
+    version: 2,
     url,
     ...(fingerprint === undefined ? {} : { fingerprint }),
     runId,
     name: options.name ?? stored?.name ?? name,
-    credential: stored?.credential ?? newCredential(),
+    ...(publicKey === undefined ? {} : { publicKey }),
     confirmed: stored?.confirmed ?? false,
   };
   await state.writeCredential(credential);

@@ -1,6 +1,7 @@
 /** One link from dialling to its end: hello, checks, ready, heartbeats, and the coordinator's requests. */
 import {
   type Channel,
+  challengeCoordinator,
   crashPoint,
   createChannel,
   errorCode,
@@ -10,6 +11,8 @@ import {
   PROTOCOL_VERSION,
   ProtocolError,
   RemoteError,
+  type SigningKey,
+  sayHello,
 } from '@tributary/shared-protocol';
 import { WorkerError } from '../errors.ts';
 import type { Delivery } from './delivery.ts';
@@ -25,6 +28,7 @@ import type { Uplink } from './uplink.ts';
 export interface Site {
   readonly options: JoinOptions;
   readonly state: StateDir;
+  readonly key: SigningKey;
   credential: Credential;
   /** The invite's secret, shown until a `welcome` has been read. */
   secret: string | undefined;
@@ -58,6 +62,9 @@ export interface LinkEnd {
 /** Which check a refused `hello` belongs to; all others are shown as the address's. */
 const STEP_OF_REFUSAL: Readonly<Record<string, PreflightStep['name']>> = {
   FED_PROTOCOL_VERSION: 'protocol',
+  FED_PROTOCOL_IDENTITY: 'identity',
+  FED_JOIN_SIGNATURE: 'identity',
+  FED_JOIN_KEY_TAKEN: 'identity',
   FED_JOIN_CLOCK: 'clock',
 };
 /** What dialling again can't mend. */
@@ -66,6 +73,7 @@ const FINAL_CODES = [
   'FED_TRANSPORT_FORBIDDEN',
   'FED_TRANSPORT_UNSUPPORTED',
   'FED_PROTOCOL_VERSION',
+  'FED_PROTOCOL_IDENTITY',
   'FED_PROTOCOL_MESSAGE_MALFORMED',
 ];
 const LEAVE_TIMEOUT_MS = 2000;
@@ -138,19 +146,26 @@ export function isFinal(error: unknown): boolean {
 }
 
 async function hello(site: Site, channel: Channel): Promise<MessageOf<'welcome'>> {
-  const { credential, secret, now, emit, options } = site;
-  const sentAt = now();
-  const message: MessageOf<'hello'> = {
-    type: 'hello',
-    protocol: PROTOCOL_VERSION,
-    software: options.software ?? 'tributary',
-    role: 'worker',
-    name: credential.name,
-    ...(secret === undefined ? {} : { secret }),
-    credential: credential.credential,
-    clockMs: sentAt,
-  };
-  const welcome = await channel.call(message, 'welcome', { signal: site.signal }).catch((error: unknown) => {
+  const { credential, secret, now, emit, options, signal, key } = site;
+  const { url, fingerprint } = credential;
+  let sentAt = 0;
+  let shownKey = '';
+  const welcome = await (async () => {
+    const pinned = { publicKey: credential.publicKey, fingerprint, signal };
+    const coordinator = await challengeCoordinator(channel, pinned);
+    if (coordinator.runId !== credential.runId) throw wrongRun(url, coordinator.runId, credential.runId);
+    shownKey = coordinator.publicKey;
+    sentAt = now();
+    const software = options.software ?? 'tributary';
+    return await sayHello(channel, coordinator, {
+      key,
+      name: credential.name,
+      software,
+      secret,
+      now,
+      signal,
+    });
+  })().catch((error: unknown) => {
     const state = isFinal(error) ? 'fail' : 'warn';
     const step: PreflightStep = {
       name: STEP_OF_REFUSAL[errorCode(error) ?? ''] ?? 'address',
@@ -170,10 +185,7 @@ async function hello(site: Site, channel: Channel): Promise<MessageOf<'welcome'>
     );
   }
   if (federation.runId !== credential.runId) {
-    throw new WorkerError(
-      'FED_WORKER_WRONG_RUN',
-      `${credential.url} runs ${federation.runId}, the invite is for ${credential.runId}; ask for a new invite`,
-    );
+    throw wrongRun(url, federation.runId, credential.runId);
   }
   site.configDigest ??= federation.configDigest;
   if (site.configDigest !== federation.configDigest) {
@@ -188,12 +200,8 @@ async function hello(site: Site, channel: Channel): Promise<MessageOf<'welcome'>
   if (clock.state === 'fail') {
     throw new WorkerError('FED_WORKER_CLOCK', `this clock is ${clock.detail}: ${clock.advice}`);
   }
-  if (!credential.confirmed || welcome.credential !== undefined) {
-    site.credential = {
-      ...credential,
-      credential: welcome.credential ?? credential.credential,
-      confirmed: true,
-    };
+  if (!credential.confirmed) {
+    site.credential = { ...credential, publicKey: shownKey, confirmed: true };
     await site.state.writeCredential(site.credential);
     crashPoint('agent:after-credential');
     site.secret = undefined;
@@ -203,6 +211,13 @@ async function hello(site: Site, channel: Channel): Promise<MessageOf<'welcome'>
   const rejoined = site.links > 0 || credential.confirmed;
   emit({ type: 'joined', clientId, name: credential.name, federation: name, runId, rounds, rejoined });
   return welcome;
+}
+
+function wrongRun(url: string, theirs: string, ours: string): WorkerError {
+  return new WorkerError(
+    'FED_WORKER_WRONG_RUN',
+    `${url} runs ${theirs}, the invite is for ${ours}; ask for a new invite`,
+  );
 }
 
 /** The checks and the trainer's start, made once and shared by all links. */

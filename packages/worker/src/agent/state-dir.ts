@@ -1,27 +1,34 @@
 /**
- * What a site keeps of one run: its credential, the global models, finished updates. One folder a run and name, held
+ * What a site keeps of one run: its key, where its coordinator is, the global models, finished updates. One folder a run and name, held
  * by one agent at a time; everything in it may be left by a process that was killed at any moment.
  */
-import { randomBytes } from 'node:crypto';
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
+import {
+  crashPoint,
+  createSigningKey,
+  keyFingerprint,
+  readSigningKey,
+  type SigningKey,
+} from '@tributary/shared-protocol';
 import { z } from 'zod';
 import { WorkerError } from '../errors.ts';
 import { writeFileAtomic } from './atomic-file.ts';
 import { acquireLock, type Lock } from './lock.ts';
 
 const credentialSchema = z.strictObject({
-  version: z.literal(1),
+  version: z.literal(2),
   url: z.string(),
   fingerprint: z.string().optional(),
   runId: z.string(),
   name: z.string(),
-  credential: z.string(),
+  /** The run's, from the invite, else from the first `challenged`: whoever can't prove it is not the coordinator. */
+  publicKey: z.string().optional(),
   /** Whether a `welcome` has been read: from then on the invite's secret is not shown again. */
   confirmed: z.boolean(),
 });
-/** How a site finds and convinces its coordinator again. Holds a secret: the file's mode is 0600. */
+/** How a site finds its coordinator again and knows it. What convinces that one is the key in `node.key`. */
 export type Credential = z.infer<typeof credentialSchema>;
 
 export interface StateDir {
@@ -32,8 +39,21 @@ export interface StateDir {
   readonly workDir: string;
   readCredential(): Promise<Credential | undefined>;
   writeCredential(credential: Credential): Promise<void>;
+  /**
+   * This site's key in this run; with `create`, made when there is none, and durable before it is returned.
+   *
+   * @throws WorkerError FED_WORKER_KEY when it is missing or unreadable
+   */
+  openKey(options: { readonly create: boolean }): Promise<NodeKey>;
   /** Lets another agent in. */
   release(): Promise<void>;
+}
+
+export interface NodeKey {
+  readonly key: SigningKey;
+  readonly path: string;
+  /** Made by this call. */
+  readonly made: boolean;
 }
 
 /** Returns TRIBUTARY_HOME, or `tributary` under the user's state folder. */
@@ -96,19 +116,15 @@ export async function openStateDir(path: string): Promise<StateDir> {
     );
   }
   const credentialPath = join(path, 'credential.json');
+  const keyPath = join(path, 'node.key');
   return {
     path,
     modelsDir,
     spoolDir,
     workDir,
     async readCredential() {
-      let text: string;
-      try {
-        text = await readFile(credentialPath, 'utf8');
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-        throw error;
-      }
+      const text = await readText(credentialPath);
+      if (text === undefined) return undefined;
       const parsed = credentialSchema.safeParse(parseJson(text));
       if (parsed.success) return parsed.data;
       throw new WorkerError(
@@ -118,13 +134,27 @@ export async function openStateDir(path: string): Promise<StateDir> {
     },
     writeCredential: (credential) =>
       writeFileAtomic(credentialPath, `${JSON.stringify(credential, undefined, 2)}\n`, 0o600),
+    async openKey({ create }) {
+      const pem = await readText(keyPath);
+      if (pem !== undefined) return { key: parseKey(pem, keyPath), path: keyPath, made: false };
+      if (!create) {
+        throw new WorkerError(
+          'FED_WORKER_KEY',
+          `${keyPath} is gone, and with it what this site is known by; restore it from a copy, or ask the lead to revoke this site and to invite it under another name`,
+        );
+      }
+      const key = createSigningKey();
+      await writeFileAtomic(keyPath, key.pem, 0o600);
+      crashPoint('agent:after-key');
+      return { key, path: keyPath, made: true };
+    },
     release: () => lock.release(),
   };
 }
 
-/** Returns a new random credential: 256 bits as base64url. */
-export function newCredential(): string {
-  return randomBytes(32).toString('base64url');
+/** How a key is shown to the person at the site. */
+export function describeKey({ key, path, made }: NodeKey): string {
+  return `${path}, ${made ? 'made now, ' : ''}fingerprint ${keyFingerprint(key.publicKey)}`;
 }
 
 /** Removes all but `keep` from a folder of global models; an unfinished fetch of a kept one stays too. */
@@ -146,6 +176,27 @@ async function entriesOf(directory: string): Promise<string[]> {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
     throw error;
+  }
+}
+
+async function readText(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+function parseKey(pem: string, path: string): SigningKey {
+  try {
+    return readSigningKey(pem);
+  } catch (error) {
+    throw new WorkerError(
+      'FED_WORKER_KEY',
+      `${path} is ${(error as Error).message}; restore it from a copy, or ask the lead to revoke this site and to invite it under another name`,
+      { cause: error },
+    );
   }
 }
 
