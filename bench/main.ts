@@ -1,6 +1,7 @@
 /** `npm run bench -- NAME`: measures on this machine, beside a yardstick in the same run. No figure decides a test. */
 const benches: Record<string, () => Promise<{ bench: (args: string[]) => Promise<void> }>> = {
   round: () => import('./round.ts'),
+  transport: () => import('./transfer.ts'),
   memory: () => import('./memory.ts'),
   'local-training': () => import('./local-training.ts'),
   heartbeats: () => import('./heartbeats.ts'),

@@ -16,7 +16,14 @@ export interface Party {
   stop(): Promise<void>;
 }
 
-const BUNDLED = ['coordinator-process', 'noop-worker', 'raw-server', 'raw-client'];
+const BUNDLED = [
+  'coordinator-process',
+  'noop-worker',
+  'raw-server',
+  'raw-client',
+  'transfer-receiver',
+  'transfer-sender',
+];
 let bundle: ReturnType<typeof bundlePrograms> | undefined;
 
 /** Starts `bench/<name>.ts` with a JSON-able setup as its argument. */

@@ -13,11 +13,12 @@ const [command = 'help', ...args] = process.argv.slice(2);
 const bin = (name) => join(root, 'node_modules', '.bin', name);
 
 const commands = {
-  demo: () => tributary(['demo', ...args]),
+  demo: () => withNats(() => tributary(['demo', ...args]), args.includes('nats')),
   tributary: () => tributary(args, process.env.INIT_CWD),
-  bench: () => node(['bench/main.ts', ...args]),
+  bench: () => withNats(() => node(['bench/main.ts', ...args]), args[0] === 'transport'),
+  chaos: () => node(['test/chaos/main.ts', ...args]),
   oracles: () => node(['test/oracles/run.ts', ...args.map(fromCallersFolder)]),
-  test,
+  test: () => withNats(test),
   'test:tfjs': () =>
     run(process.execPath, [join(root, 'packages/backend-onnxruntime/test/tfjs-suite/run.mjs'), ...args]),
   check,
@@ -30,6 +31,15 @@ if (!Object.hasOwn(commands, command)) {
 }
 install();
 process.exitCode = await commands[command]();
+
+/** With a nats-server on the PATH, where one can be had; without, what needs it says so. */
+async function withNats(work, needed = true) {
+  if (needed) {
+    const { pathWithNatsServer } = await import('./nats-server.mjs');
+    process.env.PATH = pathWithNatsServer(root);
+  }
+  return work();
+}
 
 /** Vitest over everything; the last line is the plain count that CI reads. */
 async function test() {

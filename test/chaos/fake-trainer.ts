@@ -4,8 +4,23 @@
  */
 import { createHash } from 'node:crypto';
 import { open, readFile, rename } from 'node:fs/promises';
+import { setTimeout as pause } from 'node:timers/promises';
 import { decodeFrame, encodeFrame, type Tensor } from '@tributary/shared-protocol';
 import type { StartTrainer } from '@tributary/worker';
+
+/** The same, which takes its time over an update, so that a fault can find it at work. */
+export function slowFakeTrainer(trainMs: number): StartTrainer {
+  return async (setup, events) => {
+    const trainer = await startFakeTrainer(setup, events);
+    return {
+      ...trainer,
+      async train(job, options) {
+        await pause(trainMs, undefined, options);
+        return await trainer.train(job, options);
+      },
+    };
+  };
+}
 
 export const startFakeTrainer: StartTrainer = async ({ siteName }) => ({
   site: {

@@ -1,8 +1,14 @@
 /** A coordinator in a process of its own; reports the run's events, and one invite for all sites at each start. */
 import { readFile } from 'node:fs/promises';
-import { createCoordinator, type FederationConfig, resolveFederation } from '@tributary/coordinator';
+import {
+  type Coordinator,
+  createCoordinator,
+  type FederationConfig,
+  resolveFederation,
+} from '@tributary/coordinator';
 import { decodeFrame, errorCode } from '@tributary/shared-protocol';
 import { createSocketioTransport } from '@tributary/shared-protocol/socketio';
+import { watchedTransport } from '../chaos/harness/watched-transport.ts';
 import { party } from './processes.ts';
 
 export interface CoordinatorSetup {
@@ -14,6 +20,8 @@ export interface CoordinatorSetup {
   readonly port: number;
   readonly tls: { readonly key: string; readonly cert: string } | false;
   readonly preferredChunkBytes?: number;
+  /** Whether round trips and chunks are reported too. @default false */
+  readonly watched?: boolean;
 }
 
 const { setup, report } = party<CoordinatorSetup>();
@@ -24,25 +32,26 @@ const artifact = {
   weights,
   frozenWeights: [],
 };
+const transport = createSocketioTransport({
+  host: '127.0.0.1',
+  port: setup.port,
+  tls: setup.tls,
+  ...(setup.preferredChunkBytes === undefined ? {} : { preferredChunkBytes: setup.preferredChunkBytes }),
+});
 const stop = new AbortController();
 process.on('SIGTERM', () => stop.abort());
+let coordinator: Coordinator | undefined;
 try {
-  const coordinator = await createCoordinator({
+  coordinator = await createCoordinator({
     federation: resolveFederation(setup.config, artifact),
     artifact,
     runDir: setup.runDir,
-    transport: createSocketioTransport({
-      host: '127.0.0.1',
-      port: setup.port,
-      tls: setup.tls,
-      ...(setup.preferredChunkBytes === undefined ? {} : { preferredChunkBytes: setup.preferredChunkBytes }),
-    }),
+    transport: setup.watched ? watchedTransport(transport, report) : transport,
     onEvent: report,
     signal: stop.signal,
   });
   coordinator.invite({ uses: 16 });
   report({ type: 'summary', ...(await coordinator.run()) });
-  await coordinator.close();
 } catch (error) {
   report({
     type: 'error',
@@ -50,4 +59,6 @@ try {
     message: error instanceof Error ? error.stack : String(error),
   });
   process.exitCode = 1;
+} finally {
+  await coordinator?.close();
 }

@@ -2,7 +2,8 @@
 import { errorCode } from '@tributary/shared-protocol';
 import { createSocketioTransport } from '@tributary/shared-protocol/socketio';
 import { joinFederation, startTrainer } from '@tributary/worker';
-import { startFakeTrainer } from '../chaos/fake-trainer.ts';
+import { slowFakeTrainer } from '../chaos/fake-trainer.ts';
+import { watchedTransport } from '../chaos/harness/watched-transport.ts';
 import { party } from './processes.ts';
 
 export interface WorkerSetup {
@@ -12,12 +13,17 @@ export interface WorkerSetup {
   readonly stateDir: string;
   /** `real` starts the trainer process; `fake` computes an exact stand-in for an update right here. */
   readonly trainer: 'real' | 'fake';
+  /** How long the stand-in takes over an update. @default 0 millis */
+  readonly trainMs?: number;
   readonly giveUpAfterMs: number;
   readonly preferredChunkBytes?: number;
+  /** Whether round trips and chunks are reported too. @default false */
+  readonly watched?: boolean;
 }
 
 const { setup, report } = party<WorkerSetup>();
 const { invite, name, dataDir, stateDir, giveUpAfterMs, preferredChunkBytes } = setup;
+const transport = createSocketioTransport(preferredChunkBytes === undefined ? {} : { preferredChunkBytes });
 const leave = new AbortController();
 process.on('SIGTERM', () => leave.abort());
 try {
@@ -28,9 +34,9 @@ try {
     stateDir,
     giveUpAfterMs,
     engine: 'cpu',
-    transport: createSocketioTransport(preferredChunkBytes === undefined ? {} : { preferredChunkBytes }),
+    transport: setup.watched ? watchedTransport(transport, report) : transport,
     async startTrainer(trainerSetup, events) {
-      if (setup.trainer === 'fake') return startFakeTrainer(trainerSetup, events);
+      if (setup.trainer === 'fake') return slowFakeTrainer(setup.trainMs ?? 0)(trainerSetup, events);
       const trainer = await startTrainer(trainerSetup, events);
       report({ type: 'trainer', pid: trainer.pid });
       return trainer;

@@ -8,9 +8,9 @@ import {
   type MessageType,
   PROTOCOL_VERSION,
 } from '@tributary/shared-protocol';
-import { createSocketioTransport } from '@tributary/shared-protocol/socketio';
 import { CliError } from './errors.ts';
 import { type Run, readEvents } from './runs.ts';
+import { dialingTransport } from './transports.ts';
 
 /** The answer to one admin message. Throws FED_CLI_NOT_RUNNING when no coordinator answers for this run. */
 export async function askCoordinator<T extends MessageType>(
@@ -22,7 +22,7 @@ export async function askCoordinator<T extends MessageType>(
   const open = existsSync(run.paths.lock);
   if (address === undefined || !open || !existsSync(run.paths.admin)) throw notRunning(run);
   const { url, fingerprint } = address;
-  const transport = createSocketioTransport();
+  const transport = dialingTransport(run.federation.server.nats);
   let link: Awaited<ReturnType<typeof transport.connect>>;
   try {
     link = await transport.connect(url, fingerprint === undefined ? {} : { fingerprint });

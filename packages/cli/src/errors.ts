@@ -11,6 +11,7 @@ export const CLI_ERROR_CODES = [
   'FED_CLI_RUN_FAILED',
   'FED_CLI_DEMO_DIGITS_MISSING',
   'FED_CLI_DEMO_PROCESS',
+  'FED_CLI_NATS_SERVER_MISSING',
   'FED_CLI_INTERRUPTED',
 ] as const;
 export type CliErrorCode = (typeof CLI_ERROR_CODES)[number];

@@ -50,6 +50,11 @@ export interface FederationOverrides {
   readonly port?: number;
   readonly rounds?: number;
   readonly inviteUses?: number;
+  /** Address of a NATS server to listen at. */
+  readonly nats?: string;
+  /** Relative to the current folder, as the next. */
+  readonly natsCredentials?: string;
+  readonly natsCa?: string;
 }
 
 /**
@@ -87,7 +92,7 @@ export async function prepareFederation(
 ): Promise<PreparedFederation> {
   const folder = dirname(file);
   const shown = basename(file);
-  const written = applyOverrides(await loadFederation(file), overrides);
+  const written = applyOverrides(await loadFederation(file), overrides, cwd);
   const { model } = written;
   const named = typeof model === 'string' && isModelName(model);
   const config = named ? withRecipe(written, asConfig(recipeFor(model, written.classes.length))) : written;
@@ -129,7 +134,7 @@ export async function prepareFederation(
     return await loadSavedModel(path);
   })();
   const frozen = await freeze(artifact, settings.training.frozenLayers, shown);
-  const federation = resolveFederation(config, frozen, shown);
+  const federation = withAbsoluteFiles(resolveFederation(config, frozen, shown), folder);
   const testDir = federation.evaluation.testDir;
   return {
     file,
@@ -143,8 +148,19 @@ export async function prepareFederation(
   };
 }
 
-function applyOverrides(config: FederationConfig, overrides: FederationOverrides): FederationConfig {
-  const { host, port, rounds, inviteUses } = overrides;
+function applyOverrides(
+  config: FederationConfig,
+  overrides: FederationOverrides,
+  cwd: string,
+): FederationConfig {
+  const { host, port, rounds, inviteUses, nats, natsCredentials, natsCa } = overrides;
+  const url = nats ?? config.server?.nats?.url;
+  if (url === undefined && (natsCredentials !== undefined || natsCa !== undefined)) {
+    throw new CliError('FED_CLI_USAGE', 'A key or an authority for NATS was given, but no server.', {
+      where: natsCredentials === undefined ? '--nats-ca' : '--nats-credentials',
+      todo: 'Add --nats tls://host:4222/prefix, or server.nats to the configuration.',
+    });
+  }
   return {
     ...config,
     ...(rounds === undefined ? {} : { rounds }),
@@ -152,8 +168,36 @@ function applyOverrides(config: FederationConfig, overrides: FederationOverrides
       ...config.server,
       ...(host === undefined ? {} : { host }),
       ...(port === undefined ? {} : { port }),
+      ...(url === undefined
+        ? {}
+        : {
+            nats: {
+              ...config.server?.nats,
+              url,
+              ...(natsCredentials === undefined ? {} : { credentials: resolve(cwd, natsCredentials) }),
+              ...(natsCa === undefined ? {} : { ca: resolve(cwd, natsCa) }),
+            },
+          }),
     },
     invites: { ...config.invites, ...(inviteUses === undefined ? {} : { uses: inviteUses }) },
+  };
+}
+
+/** With the files of `server.nats` as absolute paths, so that a command in any folder finds them by the run's record. */
+function withAbsoluteFiles(federation: ResolvedFederation, folder: string): ResolvedFederation {
+  const { nats } = federation.server;
+  if (nats === undefined) return federation;
+  const { url, credentials, ca } = nats;
+  return {
+    ...federation,
+    server: {
+      ...federation.server,
+      nats: {
+        url,
+        ...(credentials === undefined ? {} : { credentials: resolve(folder, credentials) }),
+        ...(ca === undefined ? {} : { ca: resolve(folder, ca) }),
+      },
+    },
   };
 }
 

@@ -58,7 +58,7 @@ export async function openModel(
 export function writeCard(dir: string, { runId, round, federation }: TrainedModel): void {
   const { runDir: _runDir, evaluation, ...rest } = federation;
   const { testDir: _testDir, ...measured } = evaluation;
-  const { publicUrl: _publicUrl, ...server } = rest.server;
+  const { publicUrl: _publicUrl, nats: _nats, ...server } = rest.server;
   const card: ModelCard = {
     format: 'tributary-model',
     runId,

@@ -2,14 +2,13 @@
 import { existsSync, statSync } from 'node:fs';
 import { type Coordinator, createCoordinator, type RunSummary } from '@tributary/coordinator';
 import type { RunEvent } from '@tributary/shared-protocol';
-import { createSocketioTransport } from '@tributary/shared-protocol/socketio';
 import { type CliContext, printJson } from './context.ts';
 import { CliError } from './errors.ts';
 import type { PreparedFederation } from './federation.ts';
-import { reachableHost, tlsIdentity } from './identity.ts';
 import { isRun } from './runs.ts';
 import { createRunView } from './terminal/run-view.ts';
 import { openSession } from './terminal/session.ts';
+import { listeningTransport } from './transports.ts';
 
 export interface PlayOptions {
   /** Events as JSON lines instead of text. */
@@ -36,17 +35,8 @@ export async function playRun(
       todo: 'It is relative to the configuration and holds <class>/*; leave the key out to measure at the sites only.',
     });
   }
-  const { host, port, tls } = federation.server;
-  const hosts = [
-    ...new Set([reachableHost(), 'localhost', '127.0.0.1', ...(host === '0.0.0.0' ? [] : [host])]),
-  ];
   const resuming = isRun(runDir);
-  const transport = createSocketioTransport({
-    host,
-    port,
-    tls: tls ? await tlsIdentity(runDir, hosts) : false,
-    ...(host === '0.0.0.0' ? { publicHost: reachableHost() } : {}),
-  });
+  const transport = await listeningTransport(federation.server, runDir);
 
   const view = createRunView({ colours, rounds: federation.rounds, print: (text) => session.print(text) });
   const session = openSession(context, (now) => (options.json ? [] : view.live(now)));

@@ -8,6 +8,8 @@ import { exportCommand } from './commands/export.ts';
 import { initCommand } from './commands/init.ts';
 import { inviteCommand } from './commands/invite.ts';
 import { joinCommand } from './commands/join.ts';
+import { natsConfigCommand } from './commands/nats-config.ts';
+import { policyCommand } from './commands/policy.ts';
 import { predictCommand } from './commands/predict.ts';
 import { statusCommand } from './commands/status.ts';
 import { verifyCommand } from './commands/verify.ts';
@@ -47,18 +49,20 @@ export function createProgram(context: CliContext, setExit: (code: number) => vo
     initCommand(context),
     coordinatorCommand(context),
     joinCommand(context),
+    policyCommand(context, setExit),
     inviteCommand(context),
     statusCommand(context),
     evaluateCommand(context),
     predictCommand(context),
     exportCommand(context),
     verifyCommand(context, setExit),
+    natsConfigCommand(context),
     doctorCommand(context, setExit),
     demoCommand(context),
   ]) {
     program.addCommand(command);
   }
-  for (const command of [program, ...program.commands]) {
+  for (const command of [program, ...program.commands.flatMap((one) => [one, ...one.commands])]) {
     command
       .exitOverride()
       .showSuggestionAfterError()

@@ -20,12 +20,13 @@ describe('every command line in the documents', () => {
     () => {},
   );
   const commands = new Map(program.commands.map((command) => [command.name(), command]));
+  /** A command's own options, and those of the commands under it. */
+  const optionsOf = (name: string) => {
+    const command = commands.get(name);
+    return command === undefined ? [] : [command, ...command.commands].flatMap(({ options }) => options);
+  };
   const flagsOf = (name: string) =>
-    new Set(
-      [...(commands.get(name)?.options ?? []), ...program.options]
-        .map((option) => option.long)
-        .concat(['--help']),
-    );
+    new Set([...optionsOf(name), ...program.options].map((option) => option.long).concat(['--help']));
   const docs = readdirSync(join(ROOT, 'docs'), { recursive: true, encoding: 'utf8' });
   const pages = [
     'README.md',
@@ -54,7 +55,7 @@ describe('every command line in the documents', () => {
       for (const name of title) if (commands.has(name)) told.set(name, new Set(flags));
     }
     for (const [name, flags] of told) {
-      const own = commands.get(name)!.options.map((option) => option.long!);
+      const own = optionsOf(name).map((option) => option.long!);
       const shared = [...told]
         .filter(([, other]) => [...other].join() === [...flags].join())
         .map(([other]) => other);
@@ -77,6 +78,7 @@ describe('every command line in the documents', () => {
       'export',
       'invite',
       'join',
+      'policy',
       'predict',
       'verify',
     ]);

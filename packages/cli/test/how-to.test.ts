@@ -125,6 +125,13 @@ describe('the how-to pages', () => {
     expect(report.engines.filter(({ chosen }) => chosen)).toHaveLength(1);
 
     // Lead, 5 and 6: start, an invite for each site, status from another terminal.
+    // Site, the last word: a policy that allows what this run is.
+    const [policyInit = '', policyCheck = ''] = commandsIn(SITE, 'sentences').filter((line) =>
+      line.startsWith('policy '),
+    );
+    const images = join(dir, 'east', 'images');
+    await ask(images, policyInit);
+    await ask(images, policyCheck, '--federation', config);
     const running = follow(lead, coordinator);
     const first = String((await running.event('invite'))['invite']);
     expect(lastOf(await ask(lead, status, '--json'))).toMatchObject({ running: true, state: 'waiting' });

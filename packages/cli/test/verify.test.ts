@@ -43,7 +43,7 @@ describe('verify', () => {
     expect(pinned.out).toContain('as given');
   });
 
-  test('a broken line is exit 11 and named, as text and as JSON', async () => {
+  test('a broken line is exit 12 and named, as text and as JSON', async () => {
     const copy = join(dir, 'broken');
     cpSync(runDir, copy, { recursive: true });
     const log = join(copy, 'log.jsonl');
@@ -53,11 +53,11 @@ describe('verify', () => {
         .split('\n')
         .findIndex((text) => text.includes('south')) + 1;
     const { code, out } = await run(dir, 'verify', copy);
-    expect(code).toBe(11);
+    expect(code).toBe(12);
     expect(out).toContain(`log.jsonl, line ${line} does not match its own hash`);
     expect(out).toContain('changed after it was written');
     const json = await run(dir, 'verify', copy, '--json');
-    expect(json.code).toBe(11);
+    expect(json.code).toBe(12);
     expect(JSON.parse(json.out)).toMatchObject({
       type: 'verify',
       ok: false,
@@ -67,7 +67,7 @@ describe('verify', () => {
 
   test('another run’s key, and what is no key, are refused', async () => {
     const other = key.startsWith('A') ? `B${key.slice(1)}` : `A${key.slice(1)}`;
-    expect((await run(dir, 'verify', 'tiny', '--public-key', other)).code).toBe(11);
+    expect((await run(dir, 'verify', 'tiny', '--public-key', other)).code).toBe(12);
     const { code, err } = await run(dir, 'verify', 'tiny', '--public-key', 'mine');
     expect(code).toBe(2);
     expect(err).toContain('43 characters');

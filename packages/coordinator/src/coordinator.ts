@@ -123,7 +123,9 @@ async function start(
   const stopper = new AbortController();
   const signal = options.signal ? AbortSignal.any([options.signal, stopper.signal]) : stopper.signal;
   const frozen = new Set(federation.frozenWeights);
-  const writeMetrics = openMetricsFile(directory.paths.metrics);
+  const metrics = openMetricsFile(directory.paths.metrics, (message) =>
+    options.onEvent?.({ at: now(), type: 'warning', message }),
+  );
   let wait: string | undefined;
 
   const context: RunContext = {
@@ -142,7 +144,7 @@ async function start(
       if (event.type === 'waiting') wait = event.next;
       else if (event.type === 'round-started' || event.type === 'finished') wait = undefined;
       const stamped = { at: now(), ...event } as RunEvent;
-      writeMetrics(stamped);
+      metrics.write(stamped);
       options.onEvent?.(stamped);
     },
   };
@@ -268,8 +270,9 @@ async function start(
     if (!isOver()) {
       context.record({ type: 'finished', round: lastRound(context), reason, message }, { durable: true });
       crashPoint('coordinator:after-finish-record');
-      await directory.clearSpool(state.open?.round);
     }
+    // Also when the record was written by a former process, which may have been killed right after it.
+    await directory.clearSpool(state.open?.round);
     context.emit({
       type: 'finished',
       round: lastRound(context),

@@ -169,8 +169,9 @@ export function createDesk(options: DeskOptions): Desk {
       );
       const joined = roster.enlist(record);
       const former = joined.channel;
-      Object.assign(joined, { channel, session, ready: false, state: 'preparing', progress: 0 });
-      joined.lastSeenAt = now();
+      const { minor } = negotiate(hello.protocol);
+      const fresh = { channel, session, minor, ready: false, state: 'preparing', progress: 0 };
+      Object.assign(joined, fresh, { lastSeenAt: now() });
       set(joined);
       if (former) void former.close('the same site has a new link');
       context.emit({ type: 'joined', clientId: joined.clientId, name: joined.name, rejoined });

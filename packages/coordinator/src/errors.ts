@@ -45,10 +45,13 @@ export type CoordinatorErrorCode = (typeof COORDINATOR_ERROR_CODES)[number];
 export class CoordinatorError extends Error {
   override readonly name: string = 'CoordinatorError';
   readonly code: CoordinatorErrorCode;
+  /** What a site is told: whether the same request may be met later. So it is once there is room on our disk. */
+  readonly retryable: boolean;
 
   constructor(code: CoordinatorErrorCode, message: string, options?: ErrorOptions) {
     super(message, options);
     this.code = code;
+    this.retryable = code === 'FED_RUN_STORAGE';
   }
 }
 

@@ -36,6 +36,8 @@ export interface Engine {
 export interface LoadEngineOptions {
   /** @default 'auto', the order of choice */
   readonly prefer?: EngineName | 'auto';
+  /** What 'auto' chooses from. @default all */
+  readonly among?: readonly EngineName[];
   /** Threads for engines that let one choose: `onnxruntime`. @default the engine's own choice */
   readonly threads?: number;
   /** Let `webgpu` run on a driver that computes on the CPU: for tests. @default false */
@@ -79,7 +81,7 @@ const ORDER: readonly { readonly name: EngineName; readonly gpuOnly: boolean }[]
  */
 export async function loadEngine(options: LoadEngineOptions = {}): Promise<Engine> {
   const prefer = options.prefer ?? 'auto';
-  if (prefer === 'auto') return await chooseEngine(probeOptions(options));
+  if (prefer === 'auto') return await chooseEngine(probeOptions(options), options.among ?? ENGINE_NAMES);
   const source = SOURCES.find((candidate) => candidate.name === prefer);
   if (source === undefined) {
     throw new EngineError(
@@ -120,9 +122,10 @@ export async function inspectEngines(
   return SOURCES.map(({ name }) => reportOf(name, probes.get(name)!, name === chosen));
 }
 
-async function chooseEngine(options: ProbeOptions): Promise<Engine> {
+async function chooseEngine(options: ProbeOptions, among: readonly EngineName[]): Promise<Engine> {
   const probes = new Map<EngineName, Probe>();
   for (const { name, gpuOnly } of ORDER) {
+    if (!among.includes(name)) continue;
     const source = SOURCES.find((candidate) => candidate.name === name)!;
     const probe = probes.get(name) ?? (await probeSource(source, options));
     probes.set(name, probe);
@@ -133,7 +136,7 @@ async function chooseEngine(options: ProbeOptions): Promise<Engine> {
   throw new EngineError(
     'FED_ENGINE_UNAVAILABLE',
     'auto',
-    `No engine works here. ${[...probes].map(([name, probe]) => rejection(name, probe)).join(' ')}`,
+    `No engine ${among.length < ENGINE_NAMES.length ? `of ${among.join(', ')} ` : ''}works here. ${[...probes].map(([name, probe]) => rejection(name, probe)).join(' ')}`,
   );
 }
 

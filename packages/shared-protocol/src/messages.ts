@@ -9,7 +9,7 @@ import { z } from 'zod';
 import { federationViewSchema } from './plan.ts';
 
 /** Both ends send theirs; a different major is refused, the lower minor is spoken. */
-export const PROTOCOL_VERSION = { major: 2, minor: 0 } as const;
+export const PROTOCOL_VERSION = { major: 2, minor: 1 } as const;
 
 const digest = z.string().regex(/^[0-9a-f]{64}$/, 'a SHA-256 in lower-case hex');
 const round = z.int().min(0);
@@ -112,6 +112,12 @@ export const messageSchema = z.discriminatedUnion('type', [
     learningRate: z.number().positive(),
     /** Millis from now until the round closes; null when it has no deadline. */
     deadlineMs: z.number().nullable(),
+    /**
+     * Since 2.1, of a plan to train: the sites that were asked, and the fewest updates from which the round's model may
+     * be made. Both are the coordinator's word; a site's policy may refuse a plan for them.
+     */
+    cohortSize: z.int().min(1).optional(),
+    minUpdates: z.int().min(1).optional(),
   }),
   /** Either way: one chunk of a blob, please. Answered by `chunk-data`, its bytes in the body. */
   z.strictObject({ type: z.literal('chunk'), digest, index: z.int().min(0) }),

@@ -40,10 +40,10 @@ const SITE = {
 };
 
 export const MESSAGES: readonly Message[] = [
-  { type: 'challenge', protocol: { major: 2, minor: 0 }, nonce: 'bm9uY2Utb2YtdGhlLXNpdGU' },
+  { type: 'challenge', protocol: { major: 2, minor: 1 }, nonce: 'bm9uY2Utb2YtdGhlLXNpdGU' },
   {
     type: 'challenged',
-    protocol: { major: 2, minor: 0 },
+    protocol: { major: 2, minor: 1 },
     runId: 'digits-2026-01',
     session: SESSION,
     publicKey: KEY,
@@ -51,7 +51,7 @@ export const MESSAGES: readonly Message[] = [
   },
   {
     type: 'hello',
-    protocol: { major: 2, minor: 0 },
+    protocol: { major: 2, minor: 1 },
     software: 'tributary/0.1.0',
     role: 'worker',
     name: 'north',
@@ -62,7 +62,7 @@ export const MESSAGES: readonly Message[] = [
   },
   {
     type: 'welcome',
-    protocol: { major: 2, minor: 0 },
+    protocol: { major: 2, minor: 1 },
     clientId: 'c-1',
     clockMs: 1_767_225_600_123.5,
     heartbeatMs: 5000,
@@ -70,7 +70,16 @@ export const MESSAGES: readonly Message[] = [
   },
   { type: 'ready', site: SITE, signed: SIGNED },
   { type: 'heartbeat', state: 'training', round: 2, progress: 0.25 },
-  { type: 'plan', task: 'train', round: 2, model: blob, learningRate: 0.001, deadlineMs: null },
+  {
+    type: 'plan',
+    task: 'train',
+    round: 2,
+    model: blob,
+    learningRate: 0.001,
+    deadlineMs: null,
+    cohortSize: 7,
+    minUpdates: 5,
+  },
   { type: 'chunk', digest: A, index: 38 },
   { type: 'chunk-data', digest: A, index: 38 },
   {

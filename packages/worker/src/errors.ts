@@ -4,12 +4,25 @@ export const WORKER_ERROR_CODES = [
   // The agent: state, preflight, the coordinator.
   'FED_WORKER_STATE_LOCKED',
   'FED_WORKER_STATE_UNUSABLE',
+  'FED_WORKER_STORAGE',
   'FED_WORKER_NO_CREDENTIAL',
   'FED_WORKER_KEY',
   'FED_WORKER_PREFLIGHT',
   'FED_WORKER_CLOCK',
   'FED_WORKER_WRONG_RUN',
   'FED_WORKER_COORDINATOR_GONE',
+  // The site's policy.
+  'FED_POLICY_UNREADABLE',
+  'FED_POLICY_INVALID',
+  'FED_POLICY_COORDINATOR',
+  'FED_POLICY_MODEL',
+  'FED_POLICY_COHORT',
+  'FED_POLICY_PRIVACY',
+  'FED_POLICY_ROUNDS',
+  'FED_POLICY_HOURS',
+  'FED_POLICY_BYTES',
+  'FED_POLICY_ENGINE',
+  'FED_POLICY_MEMORY',
   // The site's images.
   'FED_DATA_FOLDER_MISSING',
   'FED_DATA_LAYOUT',
@@ -39,4 +52,29 @@ export class WorkerError extends Error {
     super(message, options);
     this.code = code;
   }
+}
+
+export type PolicyErrorCode = Extract<WorkerErrorCode, `FED_POLICY_${string}`>;
+
+/** Thrown when the site's policy can't be read, or refuses what is asked of the site. */
+export class PolicyError extends Error {
+  override readonly name = 'PolicyError' as const;
+  readonly code: PolicyErrorCode;
+  /** When the same may be asked again, in Unix millis; undefined when time won't change the answer. */
+  readonly retryAt: number | undefined;
+
+  constructor(
+    code: PolicyErrorCode,
+    message: string,
+    { retryAt, ...options }: ErrorOptions & { readonly retryAt?: number } = {},
+  ) {
+    super(message, options);
+    this.code = code;
+    this.retryAt = retryAt;
+  }
+}
+
+/** Whether the site's own policy said no. */
+export function isPolicyError(error: unknown): error is PolicyError {
+  return error instanceof PolicyError;
 }

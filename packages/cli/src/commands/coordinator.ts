@@ -10,9 +10,23 @@ interface Flags {
   readonly port?: number;
   readonly rounds?: number;
   readonly inviteUses?: number;
+  readonly nats?: string;
+  readonly natsCredentials?: string;
+  readonly natsCa?: string;
   readonly printConfig?: boolean;
   readonly json?: boolean;
 }
+
+const OVERRIDES = [
+  'runDir',
+  'host',
+  'port',
+  'rounds',
+  'inviteUses',
+  'nats',
+  'natsCredentials',
+  'natsCa',
+] as const satisfies readonly (keyof FederationOverrides)[];
 
 export function coordinatorCommand(context: CliContext): Command {
   return new Command('coordinator')
@@ -27,14 +41,15 @@ export function coordinatorCommand(context: CliContext): Command {
       wholeNumber(1, 1_000_000),
     )
     .option('--invite-uses <number>', 'sites that one invite lets in', wholeNumber(1, 4096))
+    .option('--nats <url>', 'listen at a NATS server: tls://host:4222/prefix')
+    .option('--nats-credentials <file>', 'the coordinator’s key for that server')
+    .option('--nats-ca <file>', 'the authority of that server’s certificate')
     .option('--print-config', 'print the resolved configuration as JSON and stop')
     .action(async (argument: string | undefined, _options: unknown, command: Command) => {
       const flags = command.optsWithGlobals<Flags>();
       const { findConfig, prepareFederation } = await import('../federation.ts');
       const overrides: FederationOverrides = Object.fromEntries(
-        (['runDir', 'host', 'port', 'rounds', 'inviteUses'] as const).flatMap((key) =>
-          flags[key] === undefined ? [] : [[key, flags[key]]],
-        ),
+        OVERRIDES.flatMap((key) => (flags[key] === undefined ? [] : [[key, flags[key]]])),
       );
       const prepared = await prepareFederation(findConfig(context.cwd, argument), context.cwd, overrides);
       if (flags.printConfig) {

@@ -8,11 +8,13 @@ interface Flags {
   readonly sites: number;
   readonly seed: number;
   readonly engine: (typeof ENGINE_CHOICES)[number];
+  readonly transport: (typeof TRANSPORTS)[number];
   readonly keep?: boolean;
   readonly json?: boolean;
 }
 
 export const DEMO_ROUNDS = 12;
+const TRANSPORTS = ['socketio', 'nats'] as const;
 
 export function demoCommand(context: CliContext): Command {
   return new Command('demo')
@@ -25,6 +27,12 @@ export function demoCommand(context: CliContext): Command {
       `of the workers: one of ${ENGINE_CHOICES.join(', ')}`,
       oneOf(ENGINE_CHOICES),
       'auto',
+    )
+    .option(
+      '--transport <name>',
+      `one of ${TRANSPORTS.join(', ')}; nats starts a nats-server with TLS and a key a site`,
+      oneOf(TRANSPORTS),
+      'socketio',
     )
     .option('--keep', 'keep the run of the last demo beside the new one')
     .action(async (_options: unknown, command: Command) => {

@@ -1,4 +1,5 @@
 /** `tributary join`: a site takes part with its own images until the run ends. */
+import { resolve } from 'node:path';
 import type { WorkerEvent, WorkerEventType } from '@tributary/worker';
 import { Command } from 'commander';
 import { ENGINE_CHOICES, existingFolder, oneOf, wholeNumber } from '../arguments.ts';
@@ -15,6 +16,9 @@ interface Flags {
   readonly imageThreads?: number;
   readonly imageCache?: number;
   readonly stateDir?: string;
+  readonly policy?: string;
+  readonly natsCredentials?: string;
+  readonly natsCa?: string;
   readonly json?: boolean;
 }
 
@@ -33,6 +37,12 @@ export function joinCommand(context: CliContext): Command {
     )
     .option('--image-cache <MiB>', 'memory for decoded images', wholeNumber(0, 1_048_576))
     .option('--state-dir <dir>', 'where this site’s key and finished work are kept')
+    .option('--policy <file>', 'this site’s policy (default: site-policy.yaml in the data folder)')
+    .option('--nats-credentials <file>', 'over NATS: this site’s key, as `tributary nats-config` wrote it')
+    .option(
+      '--nats-ca <file>',
+      'over NATS: the authority of the server’s certificate, when no invite pins it',
+    )
     .action(async (invite: string | undefined, _options: unknown, command: Command) => {
       const flags = command.optsWithGlobals<Flags>();
       const dataDir = existingFolder(context.cwd, flags.data, '--data');
@@ -54,10 +64,11 @@ export function joinCommand(context: CliContext): Command {
 
 async function takePart(context: CliContext, invite: string | undefined, dataDir: string, flags: Flags) {
   const { joinFederation, startTrainer } = await import('@tributary/worker');
-  const { createSocketioTransport } = await import('@tributary/shared-protocol/socketio');
+  const { dialingTransport } = await import('../transports.ts');
   const { createSiteView } = await import('../terminal/site-view.ts');
   const { openSession } = await import('../terminal/session.ts');
-  const { name, engine, threads, imageThreads, imageCache, stateDir, json = false } = flags;
+  const { name, engine, threads, imageThreads, imageCache, stateDir, natsCredentials, natsCa } = flags;
+  const { policy, json = false } = flags;
   const isDue = oncePerSecond();
   const view = createSiteView({ colours: context.colours, print: (text) => session.print(text) });
   const session = openSession(context, (now) => (json ? [] : view.live(now)));
@@ -66,7 +77,10 @@ async function takePart(context: CliContext, invite: string | undefined, dataDir
     return await joinFederation({
       dataDir,
       engine,
-      transport: createSocketioTransport(),
+      transport: dialingTransport({
+        ...(natsCredentials === undefined ? {} : { credentials: resolve(context.cwd, natsCredentials) }),
+        ...(natsCa === undefined ? {} : { ca: resolve(context.cwd, natsCa) }),
+      }),
       startTrainer,
       signal: context.signal,
       onEvent: (event) => {
@@ -78,9 +92,8 @@ async function takePart(context: CliContext, invite: string | undefined, dataDir
       ...(threads === undefined ? {} : { threads }),
       ...(imageThreads === undefined ? {} : { imageThreads }),
       ...(imageCache === undefined ? {} : { maxCacheBytes: imageCache * 2 ** 20 }),
-      ...(stateDir === undefined
-        ? {}
-        : { stateDir: (await import('node:path')).resolve(context.cwd, stateDir) }),
+      ...(stateDir === undefined ? {} : { stateDir: resolve(context.cwd, stateDir) }),
+      ...(policy === undefined ? {} : { policyFile: resolve(context.cwd, policy) }),
     });
   } finally {
     session.end();

@@ -6,13 +6,11 @@ import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { createCoordinator, type RunSummary } from '@tributary/coordinator';
 import type { RunEvent } from '@tributary/shared-protocol';
-import { createSocketioTransport } from '@tributary/shared-protocol/socketio';
 import { exportModel } from '../commands/export.ts';
 import { type CliContext, printJson } from '../context.ts';
 import { CliError } from '../errors.ts';
 import { createEvaluator, type Evaluator } from '../evaluation.ts';
 import { prepareFederation } from '../federation.ts';
-import { tlsIdentity } from '../identity.ts';
 import { openModel, type TrainedModel } from '../models.ts';
 import { plotRun } from '../plot/run-plot.ts';
 import { openPredictor } from '../prediction.ts';
@@ -20,7 +18,9 @@ import { formatCount, formatMetric, formatSeconds } from '../terminal/numbers.ts
 import { createRunView } from '../terminal/run-view.ts';
 import { openSession } from '../terminal/session.ts';
 import { padEnd } from '../terminal/text.ts';
+import { listeningTransport } from '../transports.ts';
 import { openDigits, writeDigits } from './digits.ts';
+import { type DemoNatsServer, startDemoNatsServer } from './nats-server.ts';
 import { confusionTable, holdingsTable } from './report.ts';
 import { DIGIT_CLASSES, demoFederation, siteNames } from './settings.ts';
 import { type Split, splitDigits } from './split.ts';
@@ -32,6 +32,7 @@ export interface DemoOptions {
   readonly sites: number;
   readonly seed: number;
   readonly engine: string;
+  readonly transport: 'socketio' | 'nats';
   readonly keep: boolean;
   readonly json: boolean;
 }
@@ -79,15 +80,10 @@ export async function runDemo(context: CliContext, options: DemoOptions): Promis
     say(dim(`\n  ${formatCount(split.testCount)} more are a common test set that no site holds.`));
 
     const runDir = await freshRunDir(demoDir, options.keep);
-    const played = await playDemo(context, {
-      options,
-      demoDir,
-      dataDir,
-      runDir,
-      sites,
-      say,
-      onEvent: view.on,
-    });
+    const nats =
+      options.transport === 'nats' ? await startDemoNatsServer(join(runDir, 'nats'), sites) : undefined;
+    const play = { options, demoDir, dataDir, runDir, sites, say, nats, onEvent: view.on };
+    const played = await playDemo(context, play).finally(() => nats?.stop());
 
     const model = await openModel(context.cwd, runDir, 'last');
     const modelDir = join(runDir, 'model');
@@ -182,6 +178,7 @@ interface PlayDemo {
   readonly runDir: string;
   readonly sites: readonly string[];
   readonly say: Say;
+  readonly nats: DemoNatsServer | undefined;
   readonly onEvent: (event: RunEvent) => void;
 }
 
@@ -189,10 +186,18 @@ async function playDemo(
   context: CliContext,
   demo: PlayDemo,
 ): Promise<{ summary: RunSummary; events: RunEvent[] }> {
-  const { options, demoDir, dataDir, runDir, sites, say } = demo;
+  const { options, demoDir, dataDir, runDir, sites, say, nats } = demo;
   const { green, dim } = context.colours;
   const configFile = join(demoDir, 'tributary.config.json');
-  const config = demoFederation({ ...options, dataDir: relative(demoDir, dataDir) });
+  const config = demoFederation({
+    ...options,
+    dataDir: relative(demoDir, dataDir),
+    nats: nats && {
+      url: nats.url,
+      credentials: relative(demoDir, nats.coordinatorKey),
+      ca: relative(demoDir, nats.certificate),
+    },
+  });
   await writeFile(configFile, `${JSON.stringify(config, undefined, 2)}\n`);
   const prepared = await prepareFederation(configFile, context.cwd, { runDir });
   const events: RunEvent[] = [];
@@ -204,11 +209,7 @@ async function playDemo(
     federation: prepared.federation,
     artifact: prepared.artifact,
     runDir,
-    transport: createSocketioTransport({
-      host: '127.0.0.1',
-      port: 0,
-      tls: await tlsIdentity(runDir, ['127.0.0.1', 'localhost']),
-    }),
+    transport: await listeningTransport(prepared.federation.server, runDir),
     signal,
     evaluateCentrally: async (file) => (await evaluator!).evaluateFile(file),
     onEvent(event) {
@@ -224,7 +225,9 @@ async function playDemo(
     },
   });
   try {
-    say(`\n  coordinator at ${coordinator.url}, ${sites.length} worker processes join it over TLS`);
+    say(
+      `\n  coordinator at ${coordinator.url}, ${sites.length} worker processes join it over ${nats ? 'NATS with TLS' : 'TLS'}`,
+    );
     for (const name of sites) {
       workers.push(
         startWorkerProcess({
@@ -234,6 +237,7 @@ async function playDemo(
           stateDir: join(runDir, 'sites', name),
           logFile: join(runDir, 'sites', `${name}.log`),
           engine: options.engine,
+          natsKey: nats?.keyOf(name),
         }),
       );
     }

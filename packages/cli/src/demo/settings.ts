@@ -16,8 +16,10 @@ export function demoFederation(options: {
   sites: number;
   seed: number;
   dataDir: string;
+  /** A NATS server to listen at. @default a port of the coordinator's own */
+  nats?: NonNullable<NonNullable<FederationConfig['server']>['nats']> | undefined;
 }): FederationConfig {
-  const { rounds, sites, seed, dataDir } = options;
+  const { rounds, sites, seed, dataDir, nats } = options;
   return {
     name: 'digits',
     seed,
@@ -42,6 +44,6 @@ export function demoFederation(options: {
     deadlines: { roundSeconds: 600, quorumSeconds: 120, heartbeatSeconds: 1, rejoinSeconds: 30 },
     evaluation: { testDir: `${dataDir}/test` },
     best: { metric: 'accuracy', mode: 'max' },
-    server: { host: '127.0.0.1', port: 0 },
+    server: { host: '127.0.0.1', port: 0, ...(nats === undefined ? {} : { nats }) },
   };
 }

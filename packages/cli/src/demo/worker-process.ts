@@ -11,6 +11,8 @@ export interface WorkerProcessOptions {
   readonly stateDir: string;
   readonly logFile: string;
   readonly engine: string;
+  /** Its key for a NATS server. */
+  readonly natsKey: string | undefined;
 }
 
 export interface WorkerProcess {
@@ -27,7 +29,7 @@ const STOP_GRACE_MS = 4000;
 
 /** Starts the process with this process's own flags, so that it runs from the same files (sources or built). */
 export function startWorkerProcess(options: WorkerProcessOptions): WorkerProcess {
-  const { name, invite, dataDir, stateDir, logFile, engine } = options;
+  const { name, invite, dataDir, stateDir, logFile, engine, natsKey } = options;
   const main = fileURLToPath(
     new URL(`../main.${import.meta.url.endsWith('.ts') ? 'ts' : 'js'}`, import.meta.url),
   );
@@ -45,6 +47,7 @@ export function startWorkerProcess(options: WorkerProcessOptions): WorkerProcess
     // The sites share this machine's cores: more threads would only wait for one another.
     '--image-threads',
     '0',
+    ...(natsKey === undefined ? [] : ['--nats-credentials', natsKey]),
     '--json',
   ];
   const child = spawn(process.execPath, [...process.execArgv, main, 'join', invite, ...flags], {

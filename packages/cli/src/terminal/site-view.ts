@@ -2,7 +2,7 @@
 import type { PreflightStep, WorkerEvent } from '@tributary/worker';
 import type { Colours } from '../context.ts';
 import { bar } from './live.ts';
-import { formatBytes, formatCount, formatMetric, formatSeconds } from './numbers.ts';
+import { formatBytes, formatCount, formatMetric, formatMoment, formatSeconds } from './numbers.ts';
 
 export interface SiteViewOptions {
   readonly colours: Colours;
@@ -105,6 +105,20 @@ export function createSiteView(options: SiteViewOptions): SiteView {
         print(
           `  ${colours.red('✗')} round ${event.round} failed here: ${event.reason} ${colours.dim(event.code)}`,
         );
+        return;
+      case 'declined':
+        print(
+          `  ${colours.yellow('!')} round ${event.round} (${event.task}) declined: ${event.reason} ${colours.dim(event.code)}`,
+        );
+        return;
+      case 'withheld':
+        print(
+          `  ${colours.yellow('!')} round ${event.round}: update not sent${event.kept ? ' for now' : ''}: ${event.reason} ${colours.dim(event.code)}`,
+        );
+        return;
+      case 'resting':
+        print(`  ${colours.yellow('…')} resting until ${formatMoment(event.until)}: ${event.reason}`);
+        doing(event.at, `resting until ${formatMoment(event.until)}`);
         return;
       case 'reconnecting':
         print(

@@ -7,10 +7,14 @@ import {
   readFileSync,
   realpathSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fingerprintOf } from '@tributary/shared-protocol';
+import { createNatsTransport } from '@tributary/shared-protocol/nats';
+import { natsServerMissing } from '@tributary/testkit/nats-server';
 import { afterAll, describe, expect, test } from 'vitest';
 import type { DemoResult } from '../../src/demo/run-demo.ts';
 import { type CliProcess, ROOT, run, startWith } from '../support.ts';
@@ -42,6 +46,10 @@ async function demo(...argv: string[]): Promise<{ result: DemoResult; events: Ev
   expect(code, out.slice(-1000)).toBe(0);
   return { result: events.at(-1) as unknown as DemoResult, events };
 }
+
+const missing = natsServerMissing();
+const ifNats = missing === undefined ? test : test.skip;
+const without = missing === undefined ? '' : ` (${missing})`;
 
 describe('demo', () => {
   test.each(['1', '9'])('--sites %s: from 2 to 8', async (count) => {
@@ -108,4 +116,35 @@ describe('demo', () => {
     expect(readFileSync(log).equals(before)).toBe(true);
     expect(readdirSync(join(demoDir, 'run-2'))).toEqual([]);
   });
+
+  ifNats(
+    `--transport nats: the same over a nats-server with TLS, each site with its own key${without}`,
+    {
+      timeout: 240_000,
+    },
+    async () => {
+      const process = begin('--rounds', '2', '--sites', '2', '--transport', 'nats');
+      const { url, fingerprint } = await process.event('listening');
+      expect(url).toMatch(/^tls:\/\/127\.0\.0\.1:\d+\/digits$/);
+      const nats = join(demoDir, 'run', 'nats');
+      expect(fingerprint).toBe(fingerprintOf(readFileSync(join(nats, 'server-cert.pem'), 'utf8')));
+      // A key is for its owner's eyes only.
+      for (const key of ['coordinator.nk', 'sites/north.nk', 'sites/harbour.nk', 'server-key.pem'])
+        expect(statSync(join(nats, key)).mode & 0o077).toBe(0);
+      await process.event('committed');
+      // The operator asks over NATS, too, with the coordinator's key.
+      const status = await run(dir, 'status', join(demoDir, 'run'), '--json');
+      expect(status.err).toBe('');
+      expect(JSON.parse(status.out)).toMatchObject({ rounds: 2 });
+      const { code, out, err } = await process.ended;
+      expect(err).toBe('');
+      expect(code, out.slice(-1000)).toBe(0);
+      const joined = out.split('\n').map((line) => JSON.parse(line) as Event);
+      expect(joined.filter(({ type }) => type === 'joined')).toHaveLength(2);
+      // The server ended with the demo.
+      await expect(createNatsTransport().connect(url as string)).rejects.toMatchObject({
+        code: 'FED_TRANSPORT_UNREACHABLE',
+      });
+    },
+  );
 });

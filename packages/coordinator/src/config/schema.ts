@@ -87,7 +87,7 @@ export const cohortSchema = z.strictObject({
 });
 
 export const deadlinesSchema = z.strictObject({
-  /** From the plan to the close of a round. */
+  /** From the plan to the close of a round; an update that is arriving then may take as long again. */
   roundSeconds: z.number().positive().default(3600),
   /** From the evaluation plan until what has arrived is taken. */
   evaluateSeconds: z.number().positive().default(600),
@@ -157,6 +157,20 @@ export const configSchema = z
         tls: z.boolean().default(true),
         /** What sites dial when it differs from the address listened on. */
         publicUrl: z.url().optional(),
+        /** Listen at a NATS server in place of a port of the coordinator's own. */
+        nats: z
+          .strictObject({
+            /** `tls://host:4222/prefix`, or `nats://` without TLS. */
+            url: z.url({
+              protocol: /^(nats|tls)$/,
+              error: 'expected an address like tls://192.0.2.7:4222/tributary',
+            }),
+            /** File with the coordinator's nkey seed, or a credentials file. */
+            credentials: z.string().min(1).optional(),
+            /** PEM file: the authority of the server's certificate. */
+            ca: z.string().min(1).optional(),
+          })
+          .optional(),
       })
       .prefault({}),
     invites: z

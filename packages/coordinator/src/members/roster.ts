@@ -9,6 +9,8 @@ export interface Member {
   channel: Channel | undefined;
   /** That link's, which its signatures are bound to. */
   session: string;
+  /** Minor of the protocol's version that is spoken on it. */
+  minor: number;
   /** Its data is prepared and plans are welcome; false again when its link is lost. */
   ready: boolean;
   site: SiteReport | undefined;
@@ -44,6 +46,7 @@ export function createRoster(now: () => number): Roster {
         name,
         channel: undefined,
         session: '',
+        minor: 0,
         ready: false,
         site: undefined,
         state: 'away',

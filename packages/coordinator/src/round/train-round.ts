@@ -47,8 +47,15 @@ interface Site {
   state: SiteState;
   /** The link on which it has its plan; on another one it gets it again. */
   planned: Channel | undefined;
+  /** When its update was offered, or the last chunk of it came. */
+  movedAt: number;
   pull:
-    | { readonly digest: string; readonly abort: AbortController; readonly done: Promise<void> }
+    | {
+        readonly digest: string;
+        readonly channel: Channel | undefined;
+        readonly abort: AbortController;
+        readonly done: Promise<void>;
+      }
     | undefined;
 }
 
@@ -59,6 +66,8 @@ export class RoundFailed extends Error {
 
 /** Chunks in flight over all pulls together, about. */
 const CHUNKS_IN_FLIGHT = 16;
+/** An update of which no chunk came for this long is not on its way any more; as long as a fetch waits for one. */
+const STANDSTILL_MS = 30_000;
 /** Pulls at a time; later offers wait their turn. */
 const MAX_PULLS = 16;
 
@@ -69,7 +78,7 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
   const minUpdates = Math.min(federation.cohort.quorum, cohort.length);
   const targetUpdates = Math.max(minUpdates, Math.ceil(federation.cohort.target * cohort.length));
   const sites = new Map<string, Site>(
-    cohort.map((name) => [name, { state: 'pending', planned: undefined, pull: undefined }]),
+    cohort.map((name) => [name, { state: 'pending', planned: undefined, movedAt: 0, pull: undefined }]),
   );
   const accepted = new Map<string, AcceptedUpdate>();
   const window = Math.max(1, Math.min(4, Math.floor(CHUNKS_IN_FLIGHT / cohort.length)));
@@ -82,6 +91,8 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
   let settle: { resolve: () => void; reject: (reason: unknown) => void } | undefined;
   let timer: NodeJS.Timeout | undefined;
   let lastWaiting = '';
+  /** The deadline past which the round was last said to stay open. */
+  let toldPast = 0;
 
   const pathOf = (member: Member, digest: string) =>
     join(context.directory.paths.roundSpool(round), `${member.clientId}-${digest.slice(0, 16)}.update`);
@@ -109,7 +120,8 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
     if (closed || !settle) return;
     clearTimeout(timer);
     const missing = awaited();
-    const timeIsUp = now() >= deadlineAt;
+    const arriving = now() >= deadlineAt ? stillArriving() : [];
+    const timeIsUp = now() >= deadlineAt && arriving.length === 0;
     if (
       accepted.size >= targetUpdates ||
       ((missing.length === 0 || timeIsUp) && accepted.size >= minUpdates)
@@ -124,8 +136,30 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
     }
     saySo(missing);
     const graces = missing.map(graceEnd).filter(Number.isFinite);
-    const wakeAt = Math.min(deadlineAt, ...graces);
+    const standstills = arriving.map((name) => sites.get(name)!.movedAt + STANDSTILL_MS);
+    const wakeAt = Math.min(arriving.length > 0 ? lastDeadline() : deadlineAt, ...graces, ...standstills);
     timer = setTimeout(review, Math.min(2 ** 31 - 1, Math.max(1, wakeAt - now())));
+  }
+
+  /** However slowly an update arrives, the round ends then. */
+  function lastDeadline(): number {
+    return deadlineAt + deadlines.roundSeconds * 1000;
+  }
+
+  /** Sites whose update moves: a slow line is no reason to throw away what has come over it. */
+  function stillArriving(): string[] {
+    if (now() >= lastDeadline()) return [];
+    const names = cohort.filter((name) => {
+      const { state, movedAt } = sites.get(name)!;
+      return state === 'pulling' && now() - movedAt < STANDSTILL_MS;
+    });
+    if (names.length > 0 && toldPast !== deadlineAt) {
+      toldPast = deadlineAt;
+      const until = new Date(lastDeadline()).toISOString();
+      const message = `the time of round ${round} is up and the update of ${names.join(', ')} is still arriving; the round stays open while it moves, until ${until} at most`;
+      context.emit({ type: 'warning', message });
+    }
+    return names;
   }
 
   function extend(why: string): void {
@@ -191,6 +225,8 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
           model,
           learningRate: plan.learningRate,
           deadlineMs: Math.max(0, deadlineAt - now()),
+          // A site of version 1.0 takes a field that it does not know for an error.
+          ...(member.minor < 1 ? {} : { cohortSize: cohort.length, minUpdates }),
         },
         'ok',
       );
@@ -226,6 +262,7 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
           window,
           onProgress: () => {
             member.lastSeenAt = now();
+            site.movedAt = now();
           },
         });
         if (closed) {
@@ -323,15 +360,20 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
       // Of the link that the offer came over: by the time that all is here, the site may have another.
       const { session } = member;
       const before = site.pull;
+      // On a new link a site offers of itself, and once more when its plan is repeated: the first goes on.
+      const same = before?.digest === offer.update.digest && before.channel === member.channel;
+      if (same && site.state === 'pulling') return { type: 'receipt', decision: 'send' };
       before?.abort.abort(new Error('offered again'));
       const abort = new AbortController();
       site.state = 'pulling';
+      site.movedAt = now();
       // The receipt goes out first: the site serves chunks only once it has it.
       const done = Promise.all([before?.done, new Promise((next) => setImmediate(next))]).then(() =>
         pull(member, site, offer, session, abort.signal),
       );
       site.pull = {
         digest: offer.update.digest,
+        channel: member.channel,
         abort,
         done: done.catch((error: unknown) => settle?.reject(error)),
       };

@@ -64,8 +64,8 @@ export async function openRunDirectory(root: string, federation: ResolvedFederat
   const unlock = takeLock(paths.lock);
   try {
     if (existsSync(paths.federation)) checkSame(paths.federation, federation);
-    else
-      await writeFileAtomic(paths.federation, [Buffer.from(`${JSON.stringify(federation, undefined, 2)}\n`)]);
+    // Each time, for what may change between starts: where sites dial, for one.
+    await writeFileAtomic(paths.federation, [Buffer.from(`${JSON.stringify(federation, undefined, 2)}\n`)]);
     if (!existsSync(paths.admin))
       await writeFileAtomic(paths.admin, [Buffer.from(newSecret())], { mode: 0o600 });
     return {

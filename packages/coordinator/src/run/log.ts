@@ -8,6 +8,7 @@ import {
   closeSync,
   existsSync,
   fdatasyncSync,
+  fstatSync,
   ftruncateSync,
   openSync,
   readFileSync,
@@ -39,8 +40,8 @@ export interface RunLog {
   /** The run's key; base64url of its public half is what invites pin. */
   readonly key: SigningKey;
   /**
-   * Written when this returns; on the disk itself only with `durable` (fdatasync, then the head), which covers all
-   * lines before too.
+   * Written whole when this returns, and not at all when it throws FED_RUN_STORAGE; on the disk itself only with
+   * `durable` (fdatasync, then the head), which covers all lines before too.
    */
   append(entry: LogEntry, options?: { readonly durable?: boolean }): LogRecord;
   close(): void;
@@ -79,6 +80,7 @@ export async function openRunLog(options: {
   }
   const { records } = chain;
   let seq = records.length;
+  let size = fstatSync(fd).size;
   let prev = records.at(-1)?.hash ?? FIRST_PREV;
 
   return {
@@ -91,7 +93,10 @@ export async function openRunLog(options: {
         const bytes = Buffer.from(`${JSON.stringify(record)}\n`);
         for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes.subarray(at));
         if (durable) fdatasyncSync(fd);
+        size += bytes.length;
       } catch (error) {
+        // Half a line must not stay: the next record, for which there may be room again, would follow it.
+        ftruncateSync(fd, size);
         throw storageError(path, error);
       }
       seq++;

@@ -85,7 +85,7 @@ describe('a site’s key', () => {
     const run = await startRun();
     const hello: MessageOf<'hello'> = {
       type: 'hello',
-      protocol: { major: 2, minor: 0 },
+      protocol: { major: 2, minor: 1 },
       software: 'test',
       role: 'worker',
       name: 'a',

@@ -112,7 +112,7 @@ describe('joining', () => {
     const site = await run.join('a');
     const hello = {
       type: 'hello',
-      protocol: { major: 2, minor: 0 },
+      protocol: { major: 2, minor: 1 },
       software: 'test',
       role: 'admin',
       name: 'x',

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, symlinkSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { sha256 } from '@tributary/shared-protocol';
@@ -46,6 +46,7 @@ describe('a run that is killed', () => {
     expect(again.stderr).toBe('');
     expect(JSON.parse(again.stdout) as RunSummary).toMatchObject({ reason: 'rounds', rounds: 3 });
     expect(weightsOf(runDir)).toBe(undisturbed());
+    expect(readdirSync(join(runDir, 'spool'))).toEqual([]);
   });
 });
 

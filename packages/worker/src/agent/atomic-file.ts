@@ -1,6 +1,7 @@
 /** Files that are there whole or not at all, whatever happens to the process or the power in between. */
 import { open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { errorCode } from '@tributary/shared-protocol';
 
 /** Puts `bytes` at `path`: written beside it, flushed, renamed. A reader sees the old file or the new one. */
 export async function writeFileAtomic(path: string, bytes: string | Uint8Array, mode = 0o644): Promise<void> {
@@ -19,6 +20,11 @@ export async function writeFileAtomic(path: string, bytes: string | Uint8Array, 
     throw error;
   }
   await syncDirectory(dirname(path));
+}
+
+/** Whether the system had no room for what was to be written: the disk, the quota or the size of a file is used up. */
+export function isNoRoom(error: unknown): boolean {
+  return ['ENOSPC', 'EDQUOT', 'EFBIG'].includes(errorCode(error) ?? '');
 }
 
 /** Makes renames and removals in a folder durable, where the system lets a folder be flushed. */

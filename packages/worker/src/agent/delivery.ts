@@ -10,6 +10,8 @@ import {
   type MessageOf,
   RemoteError,
 } from '@tributary/shared-protocol';
+import { isPolicyError, type PolicyError } from '../errors.ts';
+import type { Guard } from '../policy/guard.ts';
 import type { EmitWorkerEvent } from './events.ts';
 import type { Spool, SpooledEvaluation, SpooledUpdate } from './spool.ts';
 
@@ -31,8 +33,11 @@ export interface Delivery {
   onChunk(chunk: MessageOf<'chunk'>): ReturnType<Shelf['answer']>;
 }
 
-/** Returns a delivery over `spool`. `retryMs` is the wait before an offer that met a passing error is repeated. */
-export function createDelivery(spool: Spool, shelf: Shelf, emit: EmitWorkerEvent, retryMs = 2000): Delivery {
+/** Wait before an offer that met a passing error is repeated. */
+const RETRY_MS = 2000;
+
+/** Returns a delivery over `spool`; `guard` has the last word on each update. */
+export function createDelivery(spool: Spool, shelf: Shelf, guard: Guard, emit: EmitWorkerEvent): Delivery {
   const offering = new Map<Entry, Channel>();
   const underWay = new Set<Promise<void>>();
   const sending = new Map<string, SpooledUpdate>();
@@ -62,6 +67,7 @@ export function createDelivery(spool: Spool, shelf: Shelf, emit: EmitWorkerEvent
 
   async function offerUpdate(entry: SpooledUpdate, channel: Channel): Promise<void> {
     const { round, base, numExamples, metrics } = entry;
+    guard.admitUpdate(entry);
     const path = spool.updatePath({ task: 'train', round, base });
     const update = await shelf.addFile(path, channel.link.preferredChunkBytes);
     const receipt = await channel.call(
@@ -89,6 +95,19 @@ export function createDelivery(spool: Spool, shelf: Shelf, emit: EmitWorkerEvent
     await settle(entry, outcomeOf(receipt));
   }
 
+  /** Tells the coordinator not to wait for an update, and keeps it only where time may change the policy's answer. */
+  async function withhold({ task, round, base }: Entry, channel: Channel, error: PolicyError): Promise<void> {
+    const { code, message: reason, retryAt } = error;
+    const kept = retryAt !== undefined;
+    emit({ type: 'withheld', round, code, reason, kept });
+    if (!kept) await spool.remove({ task, round, base });
+    await channel.call({ type: 'failure', task, round, code, reason }, 'ok').then(
+      () => guard.told(error),
+      // Without a link nobody waits for it; the next one begins with the same refusal.
+      () => undefined,
+    );
+  }
+
   function offer(entry: Entry, channel: Channel): Promise<void> {
     const one = offerOnce(entry, channel).finally(() => underWay.delete(one));
     underWay.add(one);
@@ -103,7 +122,8 @@ export function createDelivery(spool: Spool, shelf: Shelf, emit: EmitWorkerEvent
       await (entry.task === 'train' ? offerUpdate(entry, channel) : offerEvaluation(entry, channel));
     } catch (error) {
       const { message } = error as Error;
-      if (error instanceof RemoteError && isJudgement(error.code)) {
+      if (isPolicyError(error)) await withhold(entry, channel, error);
+      else if (error instanceof RemoteError && isJudgement(error.code)) {
         await settle(entry, { code: error.code, reason: message });
       } else {
         // The link is gone, and the next one repeats the offer; or the coordinator can't take it just now: its plan
@@ -117,7 +137,7 @@ export function createDelivery(spool: Spool, shelf: Shelf, emit: EmitWorkerEvent
     } finally {
       if (offering.get(entry) === channel) offering.delete(entry);
     }
-    if (repeat && (await stillOpenAfter(channel, retryMs))) await offerOnce(entry, channel);
+    if (repeat && (await stillOpenAfter(channel, RETRY_MS))) await offerOnce(entry, channel);
   }
 
   return {

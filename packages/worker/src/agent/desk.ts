@@ -4,6 +4,7 @@
  */
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 import {
   type Channel,
   crashPoint,
@@ -11,9 +12,13 @@ import {
   fetchBlob,
   type MessageOf,
   openFileSink,
+  RemoteError,
 } from '@tributary/shared-protocol';
+import { isPolicyError, type PolicyError } from '../errors.ts';
+import type { Guard } from '../policy/guard.ts';
 import type { Delivery } from './delivery.ts';
 import type { EmitWorkerEvent } from './events.ts';
+import { withRoom } from './room.ts';
 import type { Spool, WorkKey, WorkResult } from './spool.ts';
 import { pruneModels } from './state-dir.ts';
 import { type Trainer, type TrainerKeeper, withAttempts } from './trainer-keeper.ts';
@@ -22,8 +27,12 @@ import type { Uplink } from './uplink.ts';
 type Plan = MessageOf<'plan'>;
 type State = MessageOf<'heartbeat'>['state'];
 
+/** How long the coordinator has to hear that work was stopped. */
+const HALT_TIMEOUT_MS = 2000;
 /** How often a model that arrives damaged is fetched again. */
 const MAX_FETCHES = 3;
+/** Before a failure that the coordinator can't take just now is told again. */
+const RETRY_MS = 2000;
 
 export interface Desk {
   /** What this site does now, for the heartbeat. */
@@ -32,6 +41,8 @@ export interface Desk {
   take(plan: Plan, channel: Channel): void;
   /** The trainer's progress on the present job, in [0, 1]. */
   onProgress(progress: number): void;
+  /** The site's policy stops the present work: waits until it has let go, and tells the coordinator why. */
+  halt(reason: PolicyError, channel: Channel): Promise<void>;
   /** Stops the present work and waits until it has let go. */
   close(): Promise<void>;
 }
@@ -45,6 +56,8 @@ interface Job {
   readonly controller: AbortController;
   state: State;
   progress: number;
+  /** It has given up, and is telling the coordinator so: the same plan from now on asks for another attempt. */
+  failed: boolean;
   done: Promise<void>;
   /** Called when the plan is repeated. */
   onRepeat(): void;
@@ -56,11 +69,13 @@ export interface DeskOptions {
   readonly uplink: Uplink;
   readonly keeper: TrainerKeeper;
   readonly delivery: Delivery;
+  readonly guard: Guard;
   readonly emit: EmitWorkerEvent;
 }
 
 /** Returns an idle desk. */
-export function createDesk({ spool, modelsDir, uplink, keeper, delivery, emit }: DeskOptions): Desk {
+export function createDesk(options: DeskOptions): Desk {
+  const { spool, modelsDir, uplink, keeper, delivery, guard, emit } = options;
   let current: Job | undefined;
   let lastRound = 0;
   /** The last two global models: a round trains on the one it was evaluated on before. */
@@ -69,7 +84,7 @@ export function createDesk({ spool, modelsDir, uplink, keeper, delivery, emit }:
   function take(plan: Plan, channel: Channel): void {
     const { task, round } = plan;
     const key = { task, round, base: plan.model.digest };
-    if (current !== undefined && sameKey(current.key, key) && !current.controller.signal.aborted) {
+    if (current !== undefined && sameKey(current.key, key) && isAtWork(current)) {
       current.plan = plan;
       current.plannedOn = channel;
       current.onRepeat();
@@ -88,7 +103,8 @@ export function createDesk({ spool, modelsDir, uplink, keeper, delivery, emit }:
     const former = current;
     if (former !== undefined) {
       const reason = `round ${round} (${task}) was planned meanwhile`;
-      emit({ type: 'abandoned', task: former.key.task, round: former.key.round, reason });
+      if (isAtWork(former))
+        emit({ type: 'abandoned', task: former.key.task, round: former.key.round, reason });
       former.controller.abort(new Error(reason));
     }
     const deadlineAt = plan.deadlineMs === null ? null : Date.now() + plan.deadlineMs;
@@ -101,6 +117,7 @@ export function createDesk({ spool, modelsDir, uplink, keeper, delivery, emit }:
       controller,
       state: 'fetching',
       progress: 0,
+      failed: false,
       done: Promise.resolve(),
       onRepeat: () => undefined,
     };
@@ -120,38 +137,58 @@ export function createDesk({ spool, modelsDir, uplink, keeper, delivery, emit }:
     recentModels = [plan.model.digest, ...recentModels.filter((digest) => digest !== plan.model.digest)];
     recentModels = recentModels.slice(0, 2);
     await pruneModels(modelsDir, new Set(recentModels));
-    const globalFile = await fetchGlobal(job);
+    const room = (what: string) => ({
+      what,
+      signal,
+      onLog: (message: string) => emit({ type: 'log', message }),
+    });
+    guard.admitPlan(plan, { modelIsHere: await modelIsHere(plan) });
+    const globalFile = await withRoom(() => fetchGlobal(job), room(`the model of round ${plan.round}`));
     crashPoint('agent:after-fetch');
     job.progress = 0;
     const { round, learningRate } = plan;
     if (key.task === 'train') {
       job.state = 'training';
-      const result = await attempt(job, (trainer) =>
-        trainer.train({ round, globalFile, outFile: spool.updatePath(key), learningRate }, { signal }),
+      const work = { round, globalFile, outFile: spool.updatePath(key), learningRate };
+      const result = await withRoom(
+        () => attempt(job, (trainer) => trainer.train(work, { signal })),
+        room(`the update of round ${round}`),
       );
       signal.throwIfAborted();
       crashPoint('agent:after-train');
-      const { bytes, numExamples, metrics } = await spool.addUpdate(key, finite(result));
+      const { bytes, numExamples, metrics } = await withRoom(
+        () => spool.addUpdate(key, finite(result), job.plan),
+        room(`the update of round ${round}`),
+      );
       crashPoint('agent:after-spool');
       emit({ type: 'spooled', round, bytes, numExamples, metrics });
     } else {
       job.state = 'evaluating';
       const result = await attempt(job, (trainer) => trainer.evaluate({ round, globalFile }, { signal }));
       signal.throwIfAborted();
-      await spool.addEvaluation(key, finite(result));
+      await withRoom(
+        () => spool.addEvaluation(key, finite(result)),
+        room(`the evaluation of round ${round}`),
+      );
     }
     const entry = spool.find(key);
     // Without a link now, the next one begins with what is spooled.
     if (entry !== undefined && uplink.channel !== undefined) void delivery.offer(entry, uplink.channel);
   }
 
+  const modelPath = ({ model }: Plan) => join(modelsDir, `${model.digest}.frame`);
+
+  /** Files get their name once their digest was checked. */
+  async function modelIsHere(plan: Plan): Promise<boolean> {
+    const found = await stat(modelPath(plan)).catch(() => undefined);
+    return found?.size === plan.model.bytes;
+  }
+
   async function fetchGlobal(job: Job): Promise<string> {
     const { signal } = job.controller;
-    const path = join(modelsDir, `${job.key.base}.frame`);
+    const path = modelPath(job.plan);
     for (let damaged = 0; ; ) {
-      // Files get this name once their digest was checked.
-      const found = await stat(path).catch(() => undefined);
-      if (found?.size === job.plan.model.bytes) return path;
+      if (await modelIsHere(job.plan)) return path;
       const channel = await uplink.whenUp(signal);
       if (job.plannedOn !== channel) {
         // The plan is repeated on every new link, and says how to fetch from this one.
@@ -202,18 +239,22 @@ export function createDesk({ spool, modelsDir, uplink, keeper, delivery, emit }:
   async function giveUp(job: Job, error: unknown): Promise<void> {
     const { signal } = job.controller;
     if (signal.aborted) return;
+    job.failed = true;
     const { task, round } = job.key;
     const code = errorCode(error) ?? 'FED_TRAINER_FAILED';
     const reason = error instanceof Error ? error.message : String(error);
-    emit({ type: 'failed', task, round, code, reason });
+    emit({ type: isPolicyError(error) ? 'declined' : 'failed', task, round, code, reason });
     while (!signal.aborted) {
       try {
         const channel = await uplink.whenUp(signal);
         await channel.call({ type: 'failure', task, round, code, reason }, 'ok');
+        if (isPolicyError(error)) guard.told(error);
         return;
       } catch (callError) {
         const lost = errorCode(callError);
-        if (lost !== 'FED_TRANSPORT_CLOSED' && lost !== 'FED_TRANSPORT_TIMEOUT') return;
+        if (callError instanceof RemoteError && callError.retryable) {
+          await pause(RETRY_MS, undefined, { signal }).catch(() => undefined);
+        } else if (lost !== 'FED_TRANSPORT_CLOSED' && lost !== 'FED_TRANSPORT_TIMEOUT') return;
       }
     }
   }
@@ -231,6 +272,18 @@ export function createDesk({ spool, modelsDir, uplink, keeper, delivery, emit }:
       current.progress = Math.min(1, Math.max(0, progress));
       const type = current.state === 'training' ? 'training' : 'evaluating';
       emit({ type, round: current.key.round, progress: current.progress });
+    },
+    async halt(error, channel) {
+      const job = current;
+      if (job === undefined) return;
+      const { task, round } = job.key;
+      const { code, message: reason } = error;
+      job.controller.abort(error);
+      await job.done;
+      emit({ type: 'declined', task, round, code, reason });
+      await channel
+        .call({ type: 'failure', task, round, code, reason }, 'ok', { timeoutMs: HALT_TIMEOUT_MS })
+        .catch(() => undefined); // the link is about to end either way; `leave` has the reason too
     },
     async close() {
       current?.controller.abort(new Error('the agent is stopping'));
@@ -250,6 +303,10 @@ function repeated(job: Job): Promise<void> {
       resolve();
     };
   });
+}
+
+function isAtWork({ controller, failed }: Job): boolean {
+  return !controller.signal.aborted && !failed;
 }
 
 function sameKey(a: WorkKey, b: WorkKey): boolean {

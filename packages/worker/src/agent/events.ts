@@ -5,6 +5,7 @@ export interface PreflightStep {
   readonly name:
     | 'state'
     | 'identity'
+    | 'policy'
     | 'address'
     | 'protocol'
     | 'clock'
@@ -92,6 +93,24 @@ export type WorkerEvent = { readonly at: number } & (
       readonly code: string;
       readonly reason: string;
     }
+  /** This site's policy refused a plan; the coordinator was told. */
+  | {
+      readonly type: 'declined';
+      readonly task: WorkerTask;
+      readonly round: number;
+      readonly code: string;
+      readonly reason: string;
+    }
+  /** This site's policy keeps a finished update from being sent; `kept`: until it may be. */
+  | {
+      readonly type: 'withheld';
+      readonly round: number;
+      readonly code: string;
+      readonly reason: string;
+      readonly kept: boolean;
+    }
+  /** This site's policy lets it work again at `until`, a Unix time in millis; it has no link until then. */
+  | { readonly type: 'resting'; readonly code: string; readonly reason: string; readonly until: number }
   | {
       readonly type: 'reconnecting';
       readonly attempt: number;

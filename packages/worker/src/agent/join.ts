@@ -5,7 +5,11 @@
 import { hostname } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { createBlobShelf, decodeInvite, type Transport } from '@tributary/shared-protocol';
-import { WorkerError } from '../errors.ts';
+import { isPolicyError, WorkerError } from '../errors.ts';
+import { createGuard, type Guard, isPause } from '../policy/guard.ts';
+import { openLedger } from '../policy/ledger.ts';
+import { loadPolicy } from '../policy/load.ts';
+import { canWatchMemory } from '../policy/resources.ts';
 import { startTrainer } from '../trainer/handle.ts';
 import { type BackoffOptions, createBackoff } from './backoff.ts';
 import { createDelivery } from './delivery.ts';
@@ -39,6 +43,8 @@ export interface JoinOptions {
   readonly name?: string;
   /** Key, models and spool of this run and name. @default a folder under TRIBUTARY_HOME or the user's state folder */
   readonly stateDir?: string;
+  /** The site's policy. @default `site-policy.yaml` in `dataDir`, where there is one */
+  readonly policyFile?: string;
   /** @default 'auto' */
   readonly engine?: TrainerSetup['engine'];
   /** Of the engine, where it has any. */
@@ -56,6 +62,8 @@ export interface JoinOptions {
   readonly backoff?: BackoffOptions;
   /** Without a coordinator for this long, FED_WORKER_COORDINATOR_GONE. @default 6 hours in millis */
   readonly giveUpAfterMs?: number;
+  /** A link is given up when a heartbeat has no answer for this long and nothing else was heard. @default 15_000 millis */
+  readonly heartbeatPatienceMs?: number;
   /** Sent in `hello`. */
   readonly software?: string;
   /** @default Date.now */
@@ -71,13 +79,16 @@ const SIX_HOURS_MS = 6 * 60 * 60 * 1000;
  * Rejects with what can't be mended by waiting: FED_INVITE_MALFORMED, FED_TRANSPORT_FINGERPRINT, FED_PROTOCOL_VERSION,
  * the coordinator's own refusal (a RemoteError: invite used, name taken …), FED_WORKER_CLOCK, FED_WORKER_PREFLIGHT,
  * FED_WORKER_STATE_LOCKED, FED_WORKER_STATE_UNUSABLE, FED_WORKER_NO_CREDENTIAL, FED_WORKER_KEY, FED_WORKER_WRONG_RUN,
- * FED_PROTOCOL_IDENTITY and FED_WORKER_COORDINATOR_GONE.
+ * FED_PROTOCOL_IDENTITY and FED_WORKER_COORDINATOR_GONE; and FED_POLICY_… where the site's policy can't be read, or
+ * refuses the federation.
  */
 export async function joinFederation(options: JoinOptions): Promise<WorkerSummary> {
   const now = options.now ?? Date.now;
   const emit: EmitWorkerEvent = (event) => options.onEvent?.({ ...event, at: now() } as WorkerEvent);
   const invite = options.invite === undefined ? undefined : decodeInvite(options.invite);
   const wantedName = options.name ?? hostname();
+  const { dataDir, policyFile } = options;
+  const loaded = await loadPolicy({ file: policyFile, dataDir });
   const path =
     options.stateDir ??
     (invite !== undefined
@@ -85,6 +96,7 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
       : await findStateDir(stateHome(), options.name));
   const state = await openStateDir(path);
   let keeper: TrainerKeeper | undefined;
+  let guard: Guard | undefined;
   try {
     emit({ type: 'preflight', step: { name: 'state', state: 'ok', detail: path, advice: undefined } });
     const stored = await state.readCredential();
@@ -94,14 +106,25 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
       type: 'preflight',
       step: { name: 'identity', state: 'ok', detail: describeKey(nodeKey), advice: undefined },
     });
-    const credential = await settleCredential(state, stored, options, invite, wantedName);
     const spool = await openSpool(state.spoolDir);
+    guard = createGuard({
+      loaded,
+      ledger: () => openLedger({ path: state.ledgerFile, now }),
+      now,
+      emit,
+      engine: options.engine ?? 'auto',
+      canWatchMemory: await canWatchMemory(),
+      hasSpooled: () => spool.entries.length > 0,
+    });
+    const { step } = guard;
+    emit({ type: 'preflight', step });
+    const credential = await settleCredential(state, stored, options, invite, wantedName);
     const uplink = createUplink();
-    const delivery = createDelivery(spool, createBlobShelf(), emit);
+    const delivery = createDelivery(spool, createBlobShelf(), guard, emit);
     const signal = options.signal ?? new AbortController().signal;
 
     const site: Site = {
-      options,
+      options: { ...options, transport: guard.meter(options.transport) },
       state,
       key: nodeKey.key,
       credential,
@@ -111,11 +134,12 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
       signal,
       uplink,
       delivery,
+      guard,
       prepare(federation) {
-        const { dataDir, engine = 'auto', threads, imageThreads, maxCacheBytes } = options;
+        const { engine = 'auto', threads, imageThreads, maxCacheBytes } = options;
         keeper ??= createTrainerKeeper(
           options.startTrainer ?? startTrainer,
-          {
+          site.guard.bound({
             federation,
             dataDir,
             workDir: state.workDir,
@@ -124,14 +148,20 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
             ...(threads === undefined ? {} : { threads }),
             ...(imageThreads === undefined ? {} : { imageThreads }),
             ...(maxCacheBytes === undefined ? {} : { maxCacheBytes }),
-          },
+          }),
           {
             onProgress: (progress) => site.desk?.onProgress(progress),
             onLog: (message) => emit({ type: 'log', message }),
           },
         );
-        site.desk ??= createDesk({ spool, modelsDir: state.modelsDir, uplink, keeper, delivery, emit });
+        const { modelsDir } = state;
+        site.desk ??= createDesk({ spool, modelsDir, uplink, keeper, delivery, guard: site.guard, emit });
         return keeper;
+      },
+      async rest() {
+        // What the trainer holds of the machine, its GPU's memory above all, is others' meanwhile.
+        await keeper?.close();
+        site.ready = undefined;
       },
       desk: undefined,
       ready: undefined,
@@ -139,6 +169,7 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
       configDigest: undefined,
       links: 0,
     };
+    checkCoordinator(site);
     const end = await keepLinked(site);
     emit({ type: 'finished', ...end });
     return {
@@ -153,6 +184,7 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
     };
   } finally {
     await keeper?.close();
+    guard?.close();
     await state.release();
   }
 }
@@ -175,6 +207,17 @@ async function keepLinked(site: Site): Promise<End> {
         reason = end.reason;
       } catch (error) {
         if (signal.aborted) break;
+        if (isPause(error)) {
+          await site.rest();
+          await site.guard.rest(error, signal);
+          if (signal.aborted) break;
+          backoff.reset();
+          lastSeen = performance.now();
+          continue;
+        }
+        if (isPolicyError(error) && error.code === 'FED_POLICY_ROUNDS' && site.links > 0) {
+          return { ended: 'left', code: error.code, reason: error.message };
+        }
         if (isFinal(error)) throw error;
         reason = (error as Error).message;
       }
@@ -198,6 +241,17 @@ async function keepLinked(site: Site): Promise<End> {
     return { ended: 'left', code: 'FED_WORKER_LEFT', reason: 'this site left' };
   } finally {
     await site.desk?.close();
+  }
+}
+
+/** Before a coordinator hears anything of this site. */
+function checkCoordinator({ guard, credential, emit }: Site): void {
+  try {
+    guard.checkCoordinator(credential);
+  } catch (error) {
+    const detail = (error as Error).message;
+    emit({ type: 'preflight', step: { name: 'policy', state: 'fail', detail, advice: undefined } });
+    throw error;
   }
 }
 

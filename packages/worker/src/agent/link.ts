@@ -14,7 +14,8 @@ import {
   type SigningKey,
   sayHello,
 } from '@tributary/shared-protocol';
-import { WorkerError } from '../errors.ts';
+import { isPolicyError, WorkerError } from '../errors.ts';
+import type { Guard } from '../policy/guard.ts';
 import type { Delivery } from './delivery.ts';
 import type { Desk } from './desk.ts';
 import type { EmitWorkerEvent, PreflightStep } from './events.ts';
@@ -37,8 +38,11 @@ export interface Site {
   readonly signal: AbortSignal;
   readonly uplink: Uplink;
   readonly delivery: Delivery;
+  readonly guard: Guard;
   /** Makes keeper and desk for the federation, once. */
   prepare(federation: FederationView): TrainerKeeper;
+  /** Gives the machine back until the policy lets this site work again. */
+  rest(): Promise<void>;
   desk: Desk | undefined;
   /** The checks and the trainer's start, under way or done: they go on when the link is lost. */
   ready: Promise<Trainer> | undefined;
@@ -91,17 +95,20 @@ export async function openLink(site: Site): Promise<LinkEnd> {
     });
   const channel = createChannel(link);
   const gone = goneOn(signal);
+  const halt = site.guard.watch();
   let farewell: Farewell | undefined;
+  let heardAt = 0;
   /** Resolves with the reason when the link is over: closed, or the coordinator has said goodbye. */
   const over = new Promise<string>((resolve) => {
     void channel.closed.then((reason) => resolve(`the link to ${url} closed: ${reason}`));
-    channel.handle((message) =>
-      answer(site, channel, message, (words) => {
+    channel.handle((message) => {
+      heardAt = performance.now();
+      return answer(site, channel, message, (words) => {
         farewell = words;
         // After the answer is on its way: closing at once would take it back.
         setImmediate(() => resolve(words.reason));
-      }),
-    );
+      });
+    });
   });
   const brokenOff = over.then((reason): never => {
     throw new ProtocolError('FED_TRANSPORT_CLOSED', reason);
@@ -112,15 +119,18 @@ export async function openLink(site: Site): Promise<LinkEnd> {
     const pinned = fingerprint === undefined ? 'without TLS' : 'certificate as in the invite';
     firstTime(site, ok('address', `${url} answers, ${pinned}`));
     const welcome = await hello(site, channel);
-    heartbeat = setInterval(() => void beat(site, channel), welcome.heartbeatMs);
-    const trainer = await Promise.race([readyFor(site, welcome.federation), brokenOff, gone.promise]);
+    heartbeat = setInterval(() => void beat(site, channel, () => heardAt), welcome.heartbeatMs);
+    await site.state.writeFederation(welcome.federation, welcome.protocol);
+    refuseByPolicy(site, welcome);
+    const ready = readyFor(site, welcome.federation);
+    const trainer = await Promise.race([ready, brokenOff, gone.promise, halt.promise]);
     await channel.call({ type: 'ready', site: trainer.site }, 'ok', { signal });
     crashPoint('agent:after-ready');
     site.links++;
     site.uplink.up(channel);
     emit({ type: 'waiting', next: 'the coordinator’s next plan' });
     void site.delivery.offerAll(channel);
-    const reason = await Promise.race([over, gone.promise]);
+    const reason = await Promise.race([over, gone.promise, halt.promise]);
     // A goodbye may overtake the receipt of the last evaluation.
     if (farewell !== undefined) await Promise.race([site.delivery.idle(), channel.closed]);
     return { goodbye: farewell, reason };
@@ -128,11 +138,13 @@ export async function openLink(site: Site): Promise<LinkEnd> {
     if (farewell !== undefined) return { goodbye: farewell, reason: (farewell as Farewell).reason };
     // Said on the way out, so that the coordinator's log has the reason too.
     const reason = signal.aborted ? 'stopped at the site' : (error as Error).message;
+    if (isPolicyError(error)) await site.desk?.halt(error, channel);
     if (signal.aborted || isFinal(error)) await leave(channel, reason);
     throw error;
   } finally {
     clearInterval(heartbeat);
     gone.forget();
+    halt.forget();
     await channel.close(signal.aborted ? 'left' : 'done');
     await site.delivery.idle();
   }
@@ -220,6 +232,18 @@ function wrongRun(url: string, theirs: string, ours: string): WorkerError {
   );
 }
 
+/** The policy's answer to the federation as a whole, shown as a check when it is no. */
+function refuseByPolicy(site: Site, { federation, protocol }: MessageOf<'welcome'>): void {
+  try {
+    site.guard.checkFederation(federation, protocol);
+  } catch (error) {
+    const detail = (error as Error).message;
+    const advice = 'nothing was trained and nothing was sent; the coordinator hears the reason';
+    site.emit({ type: 'preflight', step: { name: 'policy', state: 'fail', detail, advice } });
+    throw error;
+  }
+}
+
 /** The checks and the trainer's start, made once and shared by all links. */
 function readyFor(site: Site, federation: FederationView): Promise<Trainer> {
   site.ready ??= makeReady(site, federation);
@@ -235,10 +259,12 @@ async function makeReady(site: Site, federation: FederationView): Promise<Traine
       throw new WorkerError('FED_WORKER_PREFLIGHT', `${step.name}: ${step.detail}; ${step.advice}`);
     }
   }
+  site.guard.checkNow();
   emit({ type: 'preparing', message: 'starting the trainer and reading the images' });
   let trainer: Trainer;
   try {
     trainer = await withAttempts(() => keeper.get(), emit);
+    site.guard.checkEngine(trainer.site.engine);
   } catch (error) {
     const name = errorCode(error)?.startsWith('FED_DATA') ? 'data' : 'engine';
     const detail = (error as Error).message;
@@ -283,13 +309,19 @@ async function answer(
   );
 }
 
-/** A heartbeat that nobody answers means that the link is dead, whatever the operating system thinks of it. */
-async function beat(site: Site, channel: Channel): Promise<void> {
+/**
+ * A heartbeat that nobody answers means that the link is dead, whatever the operating system thinks of it; unless
+ * something has come over it meanwhile: on a slow line the heartbeat waits behind the chunks that are asked for.
+ */
+async function beat(site: Site, channel: Channel, heardAt: () => number): Promise<void> {
+  const sentAt = performance.now();
   const activity = site.desk?.activity ?? { state: 'idle' as const, round: 0, progress: 0 };
   try {
-    await channel.call({ type: 'heartbeat', ...activity }, 'ok', { timeoutMs: HEARTBEAT_PATIENCE_MS });
+    const timeoutMs = site.options.heartbeatPatienceMs ?? HEARTBEAT_PATIENCE_MS;
+    await channel.call({ type: 'heartbeat', ...activity }, 'ok', { timeoutMs });
   } catch (error) {
-    if (errorCode(error) !== 'FED_TRANSPORT_CLOSED') {
+    const alive = errorCode(error) === 'FED_TRANSPORT_TIMEOUT' && heardAt() > sentAt;
+    if (!alive && errorCode(error) !== 'FED_TRANSPORT_CLOSED') {
       await channel.close(`no answer to a heartbeat: ${(error as Error).message}`);
     }
   }

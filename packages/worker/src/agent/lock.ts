@@ -36,11 +36,12 @@ export async function acquireLock(directory: string): Promise<Lock> {
       if (other !== undefined && isAlive(other)) throw lockedBy(directory, other);
 
       const path = join(directory, `lock.${top + 1}`);
-      await writeFile(draft, JSON.stringify(owner), { mode: 0o600 });
       try {
+        await writeFile(draft, JSON.stringify(owner), { mode: 0o600 });
         await link(draft, path); // there whole, or EEXIST
       } catch (error) {
-        if ((error as NodeJS.ErrnoException).code === 'EEXIST') continue;
+        // EEXIST: another was quicker. ENOENT: one who swept took the draft for a dead one's.
+        if (['EEXIST', 'ENOENT'].includes((error as NodeJS.ErrnoException).code ?? '')) continue;
         throw error;
       } finally {
         await rm(draft, { force: true });
@@ -52,6 +53,7 @@ export async function acquireLock(directory: string): Promise<Lock> {
         continue;
       }
       for (const older of now.slice(0, -1)) await rm(join(directory, `lock.${older}`), { force: true });
+      await sweepDrafts(directory);
       return { release: () => release(path, draft, owner.token) };
     }
   } catch (error) {
@@ -63,8 +65,22 @@ export async function acquireLock(directory: string): Promise<Lock> {
 /** Leaves the file behind with nobody's name in it, so that the numbers never go backwards. */
 async function release(path: string, draft: string, token: string): Promise<void> {
   if (!held.delete(token)) return;
-  await writeFile(draft, '{}', { mode: 0o600 });
-  await rename(draft, path);
+  try {
+    await writeFile(draft, '{}', { mode: 0o600 });
+    await rename(draft, path);
+  } catch {
+    // No room for two bytes. The lock keeps our name and counts as free: we no longer hold it, and soon are gone.
+    await rm(draft, { force: true });
+  }
+}
+
+/** Removes the drafts of agents that were killed, or had no room, in the middle of taking the lock. */
+async function sweepDrafts(directory: string): Promise<void> {
+  for (const file of await readdir(directory)) {
+    if (!file.startsWith('lock-draft.')) continue;
+    const owner = parseOwner((await readText(join(directory, file))) ?? '');
+    if (owner === undefined || !isAlive(owner)) await rm(join(directory, file), { force: true });
+  }
 }
 
 async function generations(directory: string): Promise<number[]> {

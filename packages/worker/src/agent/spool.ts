@@ -19,7 +19,15 @@ const shared = {
   metrics: z.record(z.string(), z.number()),
 };
 const sidecarSchema = z.discriminatedUnion('task', [
-  z.strictObject({ ...shared, task: z.literal('train'), update: digest, bytes: z.int().min(0) }),
+  z.strictObject({
+    ...shared,
+    task: z.literal('train'),
+    update: digest,
+    bytes: z.int().min(0),
+    /** What the plan told of the cohort: held against the site's policy once more before it is sent. */
+    cohortSize: z.int().min(1).optional(),
+    minUpdates: z.int().min(1).optional(),
+  }),
   z.strictObject({ ...shared, task: z.literal('evaluate') }),
 ]);
 type Sidecar = z.infer<typeof sidecarSchema>;
@@ -40,7 +48,7 @@ export interface Spool {
   /** Where an update's file lies; the trainer renames its finished file to here. */
   updatePath(key: WorkKey): string;
   /** Keeps the update whose file is at `updatePath(key)`, and reads it once for its digest. Durable once resolved. */
-  addUpdate(key: WorkKey, result: WorkResult): Promise<SpooledUpdate>;
+  addUpdate(key: WorkKey, result: WorkResult, told?: CohortTold): Promise<SpooledUpdate>;
   addEvaluation(key: WorkKey, result: WorkResult): Promise<SpooledEvaluation>;
   /** Forgets an entry and its file; no error when it is gone already. */
   remove(key: WorkKey): Promise<void>;
@@ -49,6 +57,12 @@ export interface Spool {
 export interface WorkResult {
   readonly numExamples: number;
   readonly metrics: Readonly<Record<string, number>>;
+}
+
+/** What a plan says of the updates that this one is averaged with. */
+export interface CohortTold {
+  readonly cohortSize?: number | undefined;
+  readonly minUpdates?: number | undefined;
 }
 
 /** Opens the spool folder: whole entries are back, everything else in it is removed. */
@@ -78,7 +92,7 @@ export async function openSpool(directory: string): Promise<Spool> {
     },
     find: (key) => entries.get(stem(key)),
     updatePath: (key) => join(directory, `${stem(key)}.update`),
-    async addUpdate(key, { numExamples, metrics }) {
+    async addUpdate(key, { numExamples, metrics }, { cohortSize, minUpdates } = {}) {
       const path = join(directory, `${stem(key)}.update`);
       const { digest: update, bytes } = await digestOfFile(path);
       const { round, base } = key;
@@ -91,6 +105,8 @@ export async function openSpool(directory: string): Promise<Spool> {
         metrics: { ...metrics },
         update,
         bytes,
+        ...(cohortSize === undefined ? {} : { cohortSize }),
+        ...(minUpdates === undefined ? {} : { minUpdates }),
       });
     },
     addEvaluation(key, { numExamples, metrics }) {

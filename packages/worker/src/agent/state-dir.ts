@@ -8,6 +8,8 @@ import { join, resolve } from 'node:path';
 import {
   crashPoint,
   createSigningKey,
+  type FederationView,
+  federationViewSchema,
   keyFingerprint,
   readSigningKey,
   type SigningKey,
@@ -31,12 +33,21 @@ const credentialSchema = z.strictObject({
 /** How a site finds its coordinator again and knows it. What convinces that one is the key in `node.key`. */
 export type Credential = z.infer<typeof credentialSchema>;
 
+const FEDERATION_FILE = 'federation.json';
+const keptSchema = z.strictObject({
+  version: z.literal(1),
+  minor: z.int().min(0),
+  federation: federationViewSchema,
+});
+
 export interface StateDir {
   readonly path: string;
   readonly modelsDir: string;
   readonly spoolDir: string;
   /** Scratch space of the trainer process. */
   readonly workDir: string;
+  /** What the site's policy counts. */
+  readonly ledgerFile: string;
   readCredential(): Promise<Credential | undefined>;
   writeCredential(credential: Credential): Promise<void>;
   /**
@@ -45,6 +56,8 @@ export interface StateDir {
    * @throws WorkerError FED_WORKER_KEY when it is missing or unreadable
    */
   openKey(options: { readonly create: boolean }): Promise<NodeKey>;
+  /** Keeps what the coordinator said of the federation, for `tributary policy check`. */
+  writeFederation(federation: FederationView, protocol: { readonly minor: number }): Promise<void>;
   /** Lets another agent in. */
   release(): Promise<void>;
 }
@@ -107,6 +120,7 @@ export async function openStateDir(path: string): Promise<StateDir> {
       await mkdir(directory, { recursive: true, mode: 0o700 });
     }
     lock = await acquireLock(path);
+    for (const directory of [path, workDir]) await sweepTemporaries(directory);
   } catch (error) {
     if (error instanceof WorkerError) throw error;
     throw new WorkerError(
@@ -122,6 +136,7 @@ export async function openStateDir(path: string): Promise<StateDir> {
     modelsDir,
     spoolDir,
     workDir,
+    ledgerFile: join(path, 'policy-ledger.json'),
     async readCredential() {
       const text = await readText(credentialPath);
       if (text === undefined) return undefined;
@@ -148,6 +163,8 @@ export async function openStateDir(path: string): Promise<StateDir> {
       crashPoint('agent:after-key');
       return { key, path: keyPath, made: true };
     },
+    writeFederation: (federation, { minor }) =>
+      writeFileAtomic(join(path, FEDERATION_FILE), `${JSON.stringify({ version: 1, minor, federation })}\n`),
     release: () => lock.release(),
   };
 }
@@ -155,6 +172,33 @@ export async function openStateDir(path: string): Promise<StateDir> {
 /** How a key is shown to the person at the site. */
 export function describeKey({ key, path, made }: NodeKey): string {
   return `${path}, ${made ? 'made now, ' : ''}fingerprint ${keyFingerprint(key.publicKey)}`;
+}
+
+/** What a state folder knows of the run that was joined from it. */
+export interface SiteFacts {
+  readonly url: string;
+  readonly fingerprint: string | undefined;
+  readonly name: string;
+  /** Undefined when no coordinator has let this site in yet. */
+  readonly federation: FederationView | undefined;
+  /** Minor of the protocol that was spoken. */
+  readonly minor: number | undefined;
+}
+
+/** Reads a state folder without holding it, or undefined when no run was joined from it. Shows no secret. */
+export async function readSiteFacts(path: string): Promise<SiteFacts | undefined> {
+  const credential = credentialSchema.safeParse(await readJson(join(path, 'credential.json')));
+  if (!credential.success) return undefined;
+  const kept = keptSchema.safeParse(await readJson(join(path, FEDERATION_FILE)));
+  const { url, fingerprint, name } = credential.data;
+  return { url, fingerprint, name, federation: kept.data?.federation, minor: kept.data?.minor };
+}
+
+/** Removes what a killed agent was about to put in a file's place. */
+async function sweepTemporaries(directory: string): Promise<void> {
+  for (const file of await entriesOf(directory)) {
+    if (/\.\d+\.tmp$/.test(file)) await rm(join(directory, file), { force: true });
+  }
 }
 
 /** Removes all but `keep` from a folder of global models; an unfinished fetch of a kept one stays too. */
@@ -198,6 +242,10 @@ function parseKey(pem: string, path: string): SigningKey {
       { cause: error },
     );
   }
+}
+
+async function readJson(path: string): Promise<unknown> {
+  return parseJson(await readFile(path, 'utf8').catch(() => ''));
 }
 
 function parseJson(text: string): unknown {

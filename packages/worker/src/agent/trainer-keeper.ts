@@ -32,11 +32,15 @@ export interface TrainerSetup {
   readonly workDir: string;
   readonly siteName: string;
   readonly engine: EngineName | 'auto';
+  /** With `auto`, the engines to choose from. @default all */
+  readonly engines?: readonly EngineName[];
   readonly threads?: number;
   /** Threads that make images. @default see ShardOptions */
   readonly imageThreads?: number;
   /** Decoded images kept in memory, in bytes. @default see ShardOptions */
   readonly maxCacheBytes?: number;
+  /** The process is stopped when its resident memory is larger, in bytes. @default no bound */
+  readonly maxMemoryBytes?: number;
   /** All images are for evaluation: the trainer of a central test set. @default false */
   readonly testOnly?: boolean;
 }

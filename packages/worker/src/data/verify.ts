@@ -3,12 +3,13 @@
  * and not met in the middle of a round. An index remembers what was found by path, size and time of change, and makes
  * the next start quick.
  */
-import { createHash, randomUUID } from 'node:crypto';
-import { mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { mkdir, readFile, stat } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { errorCode } from '@tributary/shared-protocol';
 import { z } from 'zod';
+import { isNoRoom, writeFileAtomic } from '../agent/atomic-file.ts';
 
 /** A file that can't be decoded, and why. */
 export interface Unreadable {
@@ -110,9 +111,12 @@ async function readIndex(path: string): Promise<Index> {
 
 async function writeIndex(path: string, files: Index): Promise<void> {
   await mkdir(dirname(path), { recursive: true });
-  const temporary = `${path}.${randomUUID()}`;
-  await writeFile(temporary, JSON.stringify({ version: 1, files }));
-  await rename(temporary, path);
+  try {
+    await writeFileAtomic(path, JSON.stringify({ version: 1, files }));
+  } catch (error) {
+    // It is only a shortcut, which a full disk may do without.
+    if (!isNoRoom(error)) throw error;
+  }
 }
 
 function indexPath(cacheDir: string, dataDir: string): string {

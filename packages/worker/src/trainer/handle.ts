@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { RemoteError, type SiteReport } from '@tributary/shared-protocol';
 import type { Trainer, TrainerSetup } from '../agent/trainer-keeper.ts';
 import { WORKER_ERROR_CODES, WorkerError, type WorkerErrorCode } from '../errors.ts';
+import { watchMemory } from '../policy/resources.ts';
 import { crashOf, type OomKills, readOomKills } from './exit-cause.ts';
 import type { EvaluateJob, FromTrainer, JobResult, ToTrainer, TrainJob } from './messages.ts';
 
@@ -52,7 +53,7 @@ let isFirstTrainer = true;
  */
 export async function startTrainer(setup: TrainerSetup, events: TrainerEvents = {}): Promise<TrainerHandle> {
   const started = readOomKills();
-  const child = forkTrainer();
+  const child = forkTrainer(setup);
   let pending:
     | {
         readonly what: string;
@@ -63,6 +64,16 @@ export async function startTrainer(setup: TrainerSetup, events: TrainerEvents = 
       }
     | undefined;
   const lastWords: string[] = [];
+  /** Why we killed it ourselves. */
+  let stopped: Error | undefined;
+  const { maxMemoryBytes } = setup;
+  const unwatch =
+    maxMemoryBytes === undefined || child.pid === undefined
+      ? () => undefined
+      : watchMemory(child.pid, maxMemoryBytes, (reason) => {
+          stopped = reason;
+          child.kill('SIGKILL');
+        });
 
   for (const stream of [child.stdout, child.stderr]) {
     if (stream === null) continue;
@@ -75,7 +86,10 @@ export async function startTrainer(setup: TrainerSetup, events: TrainerEvents = 
   // 'close' comes after the last output; 'exit' may not.
   const exited = new Promise<TrainerExit>((resolve) => {
     child.once('close', (code, signal) => {
-      pending?.crash(crashOf(pending.what, { code, signal }, lastWords, pending.oomKills, readOomKills()));
+      unwatch();
+      pending?.crash(
+        stopped ?? crashOf(pending.what, { code, signal }, lastWords, pending.oomKills, readOomKills()),
+      );
       pending = undefined;
       resolve({ code, signal });
     });
@@ -120,7 +134,7 @@ export async function startTrainer(setup: TrainerSetup, events: TrainerEvents = 
       signal?.addEventListener('abort', onAbort, { once: true });
       if (child.exitCode !== null || child.signalCode !== null) {
         const exit = { code: child.exitCode, signal: child.signalCode };
-        pending.crash(crashOf(what, exit, lastWords, started, readOomKills()));
+        pending.crash(stopped ?? crashOf(what, exit, lastWords, started, readOomKills()));
         pending = undefined;
       } else {
         send(child, message);
@@ -171,7 +185,7 @@ const KEEP_FREED_MEMORY = {
   MALLOC_TOP_PAD_: String(64 * 2 ** 20),
 };
 
-function forkTrainer(): ChildProcess {
+function forkTrainer({ threads, maxMemoryBytes }: TrainerSetup): ChildProcess {
   const fromSource = import.meta.url.endsWith('.ts');
   const main = fileURLToPath(new URL(fromSource ? './main.ts' : './main.js', import.meta.url));
   const execArgv = [...process.execArgv];
@@ -179,7 +193,12 @@ function forkTrainer(): ChildProcess {
   if (fromSource && !execArgv.some((argument) => /(^|\/)tsx($|\/dist\/)/.test(argument))) {
     execArgv.push('--conditions=@tributary/source', '--import', import.meta.resolve('tsx'));
   }
-  const env: NodeJS.ProcessEnv = { ...KEEP_FREED_MEMORY, ...process.env };
+  // Freed memory that is kept counts against a bound; so does a heap that collects too late.
+  const kept = maxMemoryBytes === undefined ? KEEP_FREED_MEMORY : {};
+  if (maxMemoryBytes !== undefined) {
+    execArgv.push(`--max-old-space-size=${Math.max(64, Math.floor(maxMemoryBytes / 2 ** 21))}`);
+  }
+  const env: NodeJS.ProcessEnv = { ...kept, ...process.env, ...threadsOf(threads) };
   if (!isFirstTrainer && env['TRIBUTARY_CRASH_AT']?.startsWith('trainer:')) delete env['TRIBUTARY_CRASH_AT'];
   isFirstTrainer = false;
   return fork(main, [], {
@@ -188,6 +207,13 @@ function forkTrainer(): ChildProcess {
     serialization: 'advanced',
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
   });
+}
+
+/** How native engines are told what they may use; those of our own packages have options for it. */
+function threadsOf(threads: number | undefined): NodeJS.ProcessEnv {
+  if (threads === undefined) return {};
+  const names = ['TF_NUM_INTRAOP_THREADS', 'TF_NUM_INTEROP_THREADS', 'OMP_NUM_THREADS'];
+  return Object.fromEntries(names.map((name) => [name, String(threads)]));
 }
 
 function send(child: ChildProcess, message: ToTrainer): void {

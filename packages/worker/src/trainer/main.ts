@@ -6,6 +6,7 @@ import { readFile } from 'node:fs/promises';
 import { type Engine, loadEngine } from '@tributary/engine';
 import { crashPoint, decodeFrame, encodeFrame, errorCode } from '@tributary/shared-protocol';
 import { writeFileAtomic } from '../agent/atomic-file.ts';
+import { withRoom } from '../agent/room.ts';
 import type { TrainerSetup } from '../agent/trainer-keeper.ts';
 import { openShard, type Shard } from '../data/shard.ts';
 import { openLocalModel } from './local-model.ts';
@@ -63,6 +64,7 @@ async function prepare(setup: TrainerSetup): Promise<FromTrainer> {
   const { federation, siteName, dataDir, workDir } = setup;
   const engine: Engine = await loadEngine({
     prefer: setup.engine,
+    ...(setup.engines === undefined ? {} : { among: setup.engines }),
     ...(setup.threads === undefined ? {} : { threads: setup.threads }),
   });
   const { classes, input, augmentation, training, maxUnreadableShare } = federation;
@@ -108,7 +110,13 @@ async function train(job: TrainJob, options: JobOptions): Promise<FromTrainer> {
     { ...options, onTiming: tellIfItWaited },
   );
   crashPoint('trainer:before-update');
-  await writeFileAtomic(job.outFile, encodeFrame(update, { round }));
+  // What took so long to make is not thrown away for want of room.
+  const frame = encodeFrame(update, { round });
+  await withRoom(() => writeFileAtomic(job.outFile, frame), {
+    what: `the update of round ${round}`,
+    onLog: (message) => send({ type: 'log', message }),
+    ...options,
+  });
   crashPoint('trainer:after-update');
   return done({ numExamples, metrics });
 }

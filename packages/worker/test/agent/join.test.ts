@@ -165,6 +165,7 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
     expect(shown.map(({ name }) => name)).toEqual([
       'state',
       'identity',
+      'policy',
       'address',
       'protocol',
       'clock',
@@ -198,7 +199,7 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
   test('killed between hello and welcome, it repeats the same hello with the same key', async () => {
     coordinator.on.hello = () => new Promise(() => undefined);
     const first = startAgent({ signal: AbortSignal.any([controller.signal]) });
-    await first.seen('preflight', 3); // the address answered; hello is on its way or there
+    await first.seen('preflight', 4); // the address answered; hello is on its way or there
     // What a kill leaves: key and credential as they were, and a new process with the same command.
     const stored = JSON.parse(await readFile(join(stateDir, 'credential.json'), 'utf8'));
     expect(stored.confirmed).toBe(false);
@@ -509,6 +510,41 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
     expect(trainer.trained).toEqual([1]);
   });
 
+  test('makes another attempt at a plan that is repeated while the failure of the first is being told', async () => {
+    trainer.onTrain = async (attempt) => {
+      if (attempt === 1) throw Object.assign(new Error('not now'), { code: 'FED_DATA_EMPTY' });
+    };
+    const agent = startAgent();
+    await coordinator.received('ready');
+    const model = await coordinator.addModel(MODEL);
+    coordinator.on.failure = async () => {
+      // The round is opened again before the site has heard that its failure is known.
+      await coordinator.plan({ model });
+      return { type: 'ok' };
+    };
+    await coordinator.plan({ model });
+    await agent.seen('accepted');
+    expect(trainer.trained).toEqual([1, 1]);
+    expect(agent.events.filter(({ type }) => type === 'abandoned')).toEqual([]);
+  });
+
+  test('waits for room on a full disk, says so, and delivers', async () => {
+    trainer.onTrain = async (attempt) => {
+      if (attempt === 1)
+        throw Object.assign(new Error('ENOSPC: no space left on device'), { code: 'ENOSPC' });
+    };
+    const agent = startAgent();
+    await coordinator.received('ready');
+    await coordinator.plan({ model: await coordinator.addModel(MODEL) });
+    await agent.seen('accepted');
+    const said = agent.events.flatMap((event) => (event.type === 'log' ? [event.message] : []));
+    expect(said).toEqual([
+      'No room on this disk for the update of round 1 (ENOSPC: no space left on device): free some. Trying again for 300 s.',
+      'There is room again for the update of round 1.',
+    ]);
+    expect(coordinator.count('failure')).toBe(0);
+  });
+
   test('starts the trainer again when it dies between rounds', async () => {
     const agent = startAgent();
     await coordinator.received('ready');
@@ -555,6 +591,32 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
     expect(agent.events.filter(({ type }) => type === 'reconnecting')).toEqual([]);
     expect(agent.events.at(-1)).toMatchObject({ type: 'preflight', step: { state: 'fail' } });
     expect(trainer.starts).toBe(0);
+  });
+
+  test('keeps a link whose heartbeats are not answered while the coordinator asks for something over it', async () => {
+    await coordinator.close();
+    coordinator = await scriptedCoordinator(await createTransport(), federationView(), 100);
+    transport = coordinator.transport;
+    let asks = true;
+    let heartbeats = 0;
+    let enough: () => void = () => undefined;
+    const twentyFive = new Promise<void>((resolve) => {
+      enough = resolve;
+    });
+    // No heartbeat gets an answer, as behind chunks on a slow line, but with each something is asked for.
+    coordinator.on.heartbeat = (_, channel) => {
+      if (++heartbeats === 25) enough();
+      const unknown = { type: 'verdict', round: 1, update: 'ab'.repeat(32), accepted: true } as const;
+      if (asks) void channel.call(unknown, 'ok').catch(() => undefined);
+      return new Promise(() => undefined);
+    };
+    const agent = startAgent({ heartbeatPatienceMs: 1000 });
+    await coordinator.received('ready');
+    // The first dozen of them have waited for their second by then.
+    await twentyFive;
+    expect(agent.events.filter(({ type }) => type === 'reconnecting')).toEqual([]);
+    asks = false;
+    expect((await agent.seen('reconnecting')).reason).toContain('no answer to a heartbeat');
   });
 
   test('dials again, at growing distances, on a refusal that may pass', async () => {

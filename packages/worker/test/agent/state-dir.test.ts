@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -127,6 +127,44 @@ describe('state folder', () => {
     await writeFile(join(root, 's', 'lock.1'), 'not a lock at all');
     const results = await Promise.allSettled(Array.from({ length: 8 }, () => openStateDir(join(root, 's'))));
     expect(results.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
+  });
+
+  test('sweeps away what agents left that were killed while they took the lock or wrote the credential', async () => {
+    const dir = join(root, 's');
+    await mkdir(dir, { recursive: true });
+    // As a full disk leaves it, and as SIGKILL does: no process has the number 2^22 + 1 (PID_MAX_LIMIT is 2^22).
+    await writeFile(join(dir, 'lock-draft.empty'), '');
+    const dead = { pid: 2 ** 22 + 1, born: '1', token: 't' };
+    await writeFile(join(dir, 'lock-draft.dead'), JSON.stringify(dead));
+    await writeFile(join(dir, 'credential.json.4711.tmp'), '{"ver');
+    const living = { pid: process.ppid, born: '', token: 'u' };
+    await writeFile(join(dir, 'lock-draft.living'), JSON.stringify(living));
+    const state = await openStateDir(dir);
+    const files = (await readdir(dir)).filter((file) => /draft|tmp/.test(file));
+    expect(files).toEqual(['lock-draft.living']);
+    await state.release();
+  });
+
+  test('leaves no draft of a lock behind on a full disk, when it is taken or given back', async ({
+    skip,
+  }) => {
+    const dir = join(root, 'disk');
+    await mkdir(dir);
+    const mount = (...args: string[]) => spawnSync('mount', args).status === 0;
+    if (!mount('-t', 'tmpfs', '-o', 'size=256k', 'tmpfs', dir)) {
+      return skip('this user may not mount a small file system');
+    }
+    try {
+      const state = await openStateDir(dir);
+      await writeFile(join(dir, 'balloon'), Buffer.alloc(256 * 1024)).catch(() => undefined);
+      await state.release();
+      await expect(openStateDir(dir)).rejects.toMatchObject({ code: 'FED_WORKER_STATE_UNUSABLE' });
+      expect((await readdir(dir)).filter((file) => file.startsWith('lock-draft'))).toEqual([]);
+      await rm(join(dir, 'balloon'));
+      await (await openStateDir(dir)).release();
+    } finally {
+      spawnSync('umount', ['-l', dir]);
+    }
   });
 
   test('is found again by name alone, and asks when several runs fit', async () => {

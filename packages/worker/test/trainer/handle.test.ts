@@ -241,3 +241,18 @@ function isAlive(pid: number): boolean {
     return false;
   }
 }
+
+describe('a trainer with a bound on its memory', () => {
+  // Any Node process with an engine in it has more than 32 MiB.
+  it('is stopped from outside with a report of how much it had, and not taken for a crash', async () => {
+    await expect(start({ maxMemoryBytes: 32 * 2 ** 20 })).rejects.toMatchObject({
+      code: 'FED_POLICY_MEMORY',
+      message: expect.stringMatching(/the trainer had \d+ MiB of memory, maxMemory is 32 MiB/),
+    });
+  });
+
+  it('works within a bound that is enough', async () => {
+    const handle = await start({ maxMemoryBytes: 4 * 2 ** 30 });
+    expect((await handle.train(job('bounded.update'))).numExamples).toBe(12);
+  });
+});

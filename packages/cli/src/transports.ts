@@ -1,0 +1,76 @@
+/**
+ * Which transport a command speaks: the coordinator's own socket.io server, or a NATS server where the configuration or
+ * the invite names one. Each is loaded only when it is needed.
+ */
+import { existsSync, readFileSync } from 'node:fs';
+import type { ResolvedFederation } from '@tributary/coordinator';
+import type { Transport } from '@tributary/shared-protocol';
+import type { NatsCredentials } from '@tributary/shared-protocol/nats';
+import { CliError } from './errors.ts';
+import { reachableHost, tlsIdentity } from './identity.ts';
+
+/** Absolute paths of what a NATS server asks for; see `NatsTransportOptions`. */
+export interface NatsFiles {
+  readonly credentials?: string | undefined;
+  readonly ca?: string | undefined;
+}
+
+/**
+ * What a coordinator listens with, by `server` of its configuration. Throws FED_CLI_FILE_MISSING for a key or an
+ * authority that is not there.
+ */
+export async function listeningTransport(
+  server: ResolvedFederation['server'],
+  runDir: string,
+): Promise<Transport> {
+  if (server.nats !== undefined) return await natsTransport(server.nats, server.nats.url);
+  const { createSocketioTransport } = await import('@tributary/shared-protocol/socketio');
+  const { host, port, tls } = server;
+  const hosts = [
+    ...new Set([reachableHost(), 'localhost', '127.0.0.1', ...(host === '0.0.0.0' ? [] : [host])]),
+  ];
+  return createSocketioTransport({
+    host,
+    port,
+    tls: tls ? await tlsIdentity(runDir, hosts) : false,
+    ...(host === '0.0.0.0' ? { publicHost: reachableHost() } : {}),
+  });
+}
+
+/** What dials any coordinator: over NATS where the address says so (`tls:`, `nats:`), else over socket.io. */
+export function dialingTransport(files: NatsFiles = {}): Transport {
+  return {
+    name: 'by address',
+    async connect(url, options) {
+      if (/^(nats|tls):/.test(url)) return (await natsTransport(files)).connect(url, options);
+      const { createSocketioTransport } = await import('@tributary/shared-protocol/socketio');
+      return createSocketioTransport().connect(url, options);
+    },
+    listen: () => Promise.reject(new TypeError('this transport only dials')),
+  };
+}
+
+async function natsTransport({ credentials, ca }: NatsFiles, url?: string): Promise<Transport> {
+  const { createNatsTransport } = await import('@tributary/shared-protocol/nats');
+  return createNatsTransport({
+    ...(url === undefined ? {} : { url }),
+    ...(credentials === undefined ? {} : { credentials: credentialsIn(textOf(credentials, 'key')) }),
+    ...(ca === undefined ? {} : { ca: textOf(ca, 'authority') }),
+  });
+}
+
+function credentialsIn(text: string): NatsCredentials {
+  return text.includes('BEGIN NATS USER JWT') ? { creds: text } : { nkeySeed: text };
+}
+
+function textOf(path: string, what: string): string {
+  if (existsSync(path)) return readFileSync(path, 'utf8');
+  throw new CliError(
+    'FED_CLI_FILE_MISSING',
+    `There is no file ${path} with the ${what} for the NATS server.`,
+    {
+      where: what === 'key' ? '--nats-credentials or server.nats.credentials' : '--nats-ca or server.nats.ca',
+      todo: '`tributary nats-config` writes the keys, the certificate and the server’s configuration.',
+    },
+  );
+}

@@ -1,0 +1,294 @@
+/**
+ * The site's last word, as the agent asks for it: before it dials, before it is ready, before each plan is worked on
+ * and before each update is sent. What a coordinator says can make an answer stricter and never looser.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import type { FederationView, MessageOf, Transport } from '@tributary/shared-protocol';
+import type { EmitWorkerEvent, PreflightStep } from '../agent/events.ts';
+import type { SpooledUpdate } from '../agent/spool.ts';
+import type { TrainerSetup } from '../agent/trainer-keeper.ts';
+import { isPolicyError, PolicyError, type PolicyErrorCode } from '../errors.ts';
+import { closesAt, describeHours, opensAt } from './hours.ts';
+import { dayOf, type Ledger, nextDay } from './ledger.ts';
+import { type LoadedPolicy, nameOf, POLICY_FILE } from './load.ts';
+import { meteredTransport } from './metered.ts';
+import { boundSetup } from './resources.ts';
+import {
+  bytesText,
+  cohortRefusal,
+  engineRefusal,
+  type FederationFacts,
+  judge,
+  moment,
+  summarise,
+} from './rules.ts';
+
+/** How often the clock is looked at: a machine may sleep, and its clock may be set. */
+const LOOK_MS = 1000;
+
+/** What makes a site go away for a while or for good, rather than refuse one plan after the other. */
+const LEAVING: readonly PolicyErrorCode[] = ['FED_POLICY_HOURS', 'FED_POLICY_BYTES', 'FED_POLICY_ROUNDS'];
+
+export interface Guard {
+  /** What applies, or that nothing does. */
+  readonly step: PreflightStep;
+  /** Throws FED_POLICY_COORDINATOR; comes before anything is sent. */
+  checkCoordinator(coordinator: { readonly url: string; readonly fingerprint?: string | undefined }): void;
+  /** Throws what speaks against the whole federation; with several reasons, all in one message. */
+  checkFederation(federation: FederationView, protocol: { readonly minor: number }): void;
+  /** Throws what speaks against working at this moment: FED_POLICY_HOURS, _BYTES or _ROUNDS. */
+  checkNow(): void;
+  /** Throws FED_POLICY_ENGINE unless a trainer's engine ("wasm: WebAssembly …") is allowed. */
+  checkEngine(description: string): void;
+  /** Throws what speaks against a plan, and counts the round when nothing does. */
+  admitPlan(plan: MessageOf<'plan'>, facts: { readonly modelIsHere: boolean }): void;
+  /** Throws what speaks against sending a finished update. */
+  admitUpdate(update: SpooledUpdate): void;
+  /** The coordinator has heard of a refusal: if it is one to leave for, those who watch are told now. */
+  told(refusal: PolicyError): void;
+  /** Rejects with the reason as soon as this site has to stop; `forget` ends the watch. */
+  watch(): { readonly promise: Promise<never>; forget(): void };
+  /** Resolves when nothing speaks against working any more, or the signal is aborted. */
+  rest(reason: PolicyError, signal: AbortSignal): Promise<void>;
+  /** The setup within the policy's bounds. */
+  bound(setup: TrainerSetup): TrainerSetup;
+  meter(transport: Transport): Transport;
+  close(): void;
+}
+
+export interface GuardOptions {
+  readonly loaded: LoadedPolicy;
+  /** Opened on the first count only: a site without such rules has none. */
+  readonly ledger: () => Ledger;
+  readonly now: () => number;
+  readonly emit: EmitWorkerEvent;
+  readonly engine: string;
+  readonly canWatchMemory: boolean;
+  /** Whether finished work still waits for the coordinator's answer. */
+  readonly hasSpooled: () => boolean;
+}
+
+/** Returns the guard of a policy; one without rules lets everything pass. */
+export function createGuard(options: GuardOptions): Guard {
+  const { loaded, now, emit, engine, canWatchMemory, hasSpooled } = options;
+  const { rules } = loaded;
+  const name = nameOf(loaded);
+  const watchers = new Set<(reason: unknown) => void>();
+  let ledgerOpened: Ledger | undefined;
+  let ticker: NodeJS.Timeout | undefined;
+  /** Set once all rounds of this site are trained and another one was asked for. */
+  let ended: PolicyError | undefined;
+  /** The day on which there is not enough left for what was asked. */
+  let spentDay: string | undefined;
+  /** The size of this site's last update: what the next will have. */
+  let updateBytes: number | undefined;
+  let hasFrozenWeights = false;
+
+  function ledger(): Ledger {
+    ledgerOpened ??= options.ledger();
+    return ledgerOpened;
+  }
+
+  function refusal(code: PolicyErrorCode, detail: string, retryAt?: number): PolicyError {
+    const again = retryAt === undefined ? '' : `; again at ${moment(retryAt)}`;
+    return new PolicyError(code, `this site's policy (${name}): ${detail}${again}`, {
+      ...(retryAt === undefined ? {} : { retryAt }),
+    });
+  }
+
+  function refuseAll(facts: Omit<FederationFacts, 'at'>): void {
+    const refused = judge(rules, { ...facts, at: now() }).filter(({ state }) => state === 'refused');
+    const [first] = refused;
+    if (first?.code === undefined) return;
+    throw refusal(first.code, refused.map(({ key, detail }) => `${key}: ${detail}`).join('; '));
+  }
+
+  /** What speaks against working now, or undefined. */
+  function obstacle(): PolicyError | undefined {
+    if (ended !== undefined) return ended;
+    const at = now();
+    const { hours, maxBytesPerDay } = rules;
+    if (hours !== undefined && closesAt(hours, at) === undefined) {
+      return refusal('FED_POLICY_HOURS', `it trains ${describeHours(hours)}`, opensAt(hours, at));
+    }
+    if (maxBytesPerDay !== undefined && (bytesLeft() <= 0 || spentDay === dayOf(at))) {
+      return outOfBytes(`${bytesText(maxBytesPerDay)} a day are sent and received`);
+    }
+    return undefined;
+  }
+
+  function bytesLeft(): number {
+    const { maxBytesPerDay } = rules;
+    return maxBytesPerDay === undefined ? Number.POSITIVE_INFINITY : maxBytesPerDay - ledger().bytesToday();
+  }
+
+  function outOfBytes(detail: string): PolicyError {
+    return refusal('FED_POLICY_BYTES', detail, nextDay(now()));
+  }
+
+  /** Throws FED_POLICY_BYTES when `needed` more bytes are more than are left today. */
+  function affordBytes(needed: number, what: string): void {
+    const { maxBytesPerDay } = rules;
+    if (maxBytesPerDay === undefined) return;
+    const left = Math.max(0, bytesLeft());
+    if (needed <= left) return;
+    const detail = `${what} takes ${bytesText(needed)}, and ${bytesText(left)} of ${bytesText(maxBytesPerDay)} a day are left`;
+    if (needed > maxBytesPerDay) throw refusal('FED_POLICY_BYTES', detail);
+    throw outOfBytes(detail);
+  }
+
+  function look(): void {
+    if (watchers.size === 0) return;
+    const reason = obstacle();
+    if (reason !== undefined) tell(reason);
+  }
+
+  function leaveFor(reason: PolicyError): void {
+    if (!LEAVING.includes(reason.code)) return;
+    if (reason.code === 'FED_POLICY_ROUNDS') ended = reason;
+    else if (reason.retryAt === undefined) return;
+    if (reason.code === 'FED_POLICY_BYTES') spentDay = dayOf(now());
+    tell(reason);
+  }
+
+  function tell(reason: unknown): void {
+    for (const stop of [...watchers]) stop(reason);
+  }
+
+  return {
+    step: stepOf(loaded),
+    checkCoordinator({ url, fingerprint }) {
+      const { coordinators } = rules;
+      if (coordinators === undefined) return;
+      const [verdict] = judge({ coordinators }, { coordinator: { url, fingerprint }, at: now() });
+      if (verdict?.code !== undefined) throw refusal(verdict.code, verdict.detail);
+    },
+    checkFederation(federation, { minor }) {
+      hasFrozenWeights = federation.frozenWeights.length > 0;
+      refuseAll({ federation, tellsCohort: minor >= 1, engine, canWatchMemory });
+      const { maxRounds } = rules;
+      if (maxRounds !== undefined && ledger().rounds.length >= maxRounds && !hasSpooled()) {
+        throw refusal('FED_POLICY_ROUNDS', allRounds(maxRounds));
+      }
+    },
+    checkNow() {
+      const reason = obstacle();
+      if (reason !== undefined) throw reason;
+    },
+    checkEngine(description) {
+      const { engines } = rules;
+      const [used = ''] = description.split(':');
+      if (engines === undefined || (engines as readonly string[]).includes(used)) return;
+      throw refusal('FED_POLICY_ENGINE', engineRefusal(used, engines));
+    },
+    admitPlan({ task, round, model, cohortSize, minUpdates }, { modelIsHere }) {
+      const reason = obstacle();
+      if (reason !== undefined) throw reason;
+      const isTraining = task === 'train';
+      const cohort = isTraining ? cohortRefusal(rules, { cohortSize, minUpdates }) : undefined;
+      if (cohort !== undefined) throw refusal('FED_POLICY_COHORT', cohort);
+      const back = updateBytes ?? (hasFrozenWeights ? 0 : model.bytes);
+      affordBytes((modelIsHere ? 0 : model.bytes) + (isTraining ? back : 0), `round ${round} (${task})`);
+      const { maxRounds } = rules;
+      if (maxRounds === undefined || !isTraining) return;
+      const key = `${round}-${model.digest.slice(0, 16)}`;
+      if (ledger().rounds.includes(key)) return;
+      if (ledger().rounds.length >= maxRounds) throw refusal('FED_POLICY_ROUNDS', allRounds(maxRounds));
+      ledger().addRound(key);
+    },
+    admitUpdate({ round, bytes, cohortSize, minUpdates }) {
+      updateBytes = bytes;
+      const cohort = cohortRefusal(rules, { cohortSize, minUpdates });
+      if (cohort !== undefined) throw refusal('FED_POLICY_COHORT', cohort);
+      affordBytes(bytes, `sending the update of round ${round}`);
+    },
+    told: leaveFor,
+    watch() {
+      let stop: (reason: unknown) => void = () => undefined;
+      const promise = new Promise<never>((_, reject) => {
+        stop = reject;
+      });
+      promise.catch(() => undefined);
+      watchers.add(stop);
+      if (rules.hours !== undefined || rules.maxBytesPerDay !== undefined) {
+        ticker ??= setInterval(look, LOOK_MS);
+      }
+      return {
+        promise,
+        forget() {
+          watchers.delete(stop);
+          if (watchers.size > 0) return;
+          clearInterval(ticker);
+          ticker = undefined;
+        },
+      };
+    },
+    async rest(reason, signal) {
+      let { retryAt = now() } = reason;
+      emit({ type: 'resting', code: reason.code, reason: reason.message, until: retryAt });
+      for (;;) {
+        const still = obstacle();
+        if (still === undefined || signal.aborted) return;
+        if (still.retryAt !== undefined && still.retryAt !== retryAt) {
+          retryAt = still.retryAt;
+          emit({ type: 'resting', code: still.code, reason: still.message, until: retryAt });
+        }
+        await delay(LOOK_MS, undefined, { signal }).catch(() => undefined);
+      }
+    },
+    bound: (setup) => boundSetup(setup, rules),
+    meter(transport) {
+      const { maxBytesPerDay } = rules;
+      if (maxBytesPerDay === undefined) return transport;
+      return meteredTransport(transport, {
+        count(bytes) {
+          try {
+            ledger().addBytes(bytes);
+          } catch (error) {
+            // Uncounted bytes are not allowed: the site stops with the reason.
+            tell(error);
+            throw error;
+          }
+          if (bytesLeft() <= 0) look();
+        },
+        admit(bytes) {
+          try {
+            affordBytes(bytes, 'one more chunk');
+          } catch (error) {
+            if (isPolicyError(error)) leaveFor(error);
+            throw error;
+          }
+        },
+      });
+    },
+    close() {
+      clearInterval(ticker);
+      ledgerOpened?.close();
+    },
+  };
+}
+
+/** Whether a site that stops for this reason comes back by itself. */
+export function isPause(error: unknown): error is PolicyError & { readonly retryAt: number } {
+  return isPolicyError(error) && error.retryAt !== undefined;
+}
+
+function allRounds(maxRounds: number): string {
+  return `maxRounds is ${maxRounds}, and that many were trained in this run`;
+}
+
+function stepOf(loaded: LoadedPolicy): PreflightStep {
+  if (loaded.file === undefined) {
+    return {
+      name: 'policy',
+      state: 'ok',
+      detail: `none (no ${POLICY_FILE} beside the images)`,
+      advice: undefined,
+    };
+  }
+  const rules = summarise(loaded.rules);
+  if (rules !== '')
+    return { name: 'policy', state: 'ok', detail: `${loaded.file}: ${rules}`, advice: undefined };
+  const advice = 'it refuses nothing; set a key, or remove the file';
+  return { name: 'policy', state: 'warn', detail: `${loaded.file} sets no rule`, advice };
+}
