@@ -44,10 +44,13 @@ async function done(process: CliProcess): Promise<Captured> {
   return end;
 }
 
+/** What stands in the pages for something of the run, and what it is in this one. */
+const PLACES = new Map([['RUN', runDir]]);
+
 /** Carries out a line that only asks or writes, without a process of its own. */
 async function ask(folder: string, line: string, ...more: string[]): Promise<Captured> {
   carriedOut.add(line);
-  const end = await run(folder, ...wordsOf(line), ...more);
+  const end = await run(folder, ...wordsOf(line).map((word) => PLACES.get(word) ?? word), ...more);
   expect(end).toMatchObject({ code: 0, err: '' });
   return end;
 }
@@ -86,10 +89,8 @@ afterAll(async () => {
 });
 
 describe('the how-to pages', () => {
-  const [init = '', coordinator = '', exportModel = '', exportWeights = '', evaluate = ''] = commandsIn(
-    LEAD,
-    'blocks',
-  );
+  const [init = '', coordinator = '', exportModel = '', exportWeights = '', evaluate = '', verify = ''] =
+    commandsIn(LEAD, 'blocks');
   const [doctor = '', joinWithInvite = '', joinAgain = ''] = commandsIn(SITE, 'blocks');
 
   test('a lead and two sites follow them from init to export', { timeout: 240_000 }, async () => {
@@ -133,6 +134,7 @@ describe('the how-to pages', () => {
     await ask(images, policyInit);
     await ask(images, policyCheck, '--federation', config);
     const running = follow(lead, coordinator);
+    PLACES.set('KEY', String((await running.event('listening'))['logPublicKey']));
     const first = String((await running.event('invite'))['invite']);
     expect(lastOf(await ask(lead, status, '--json'))).toMatchObject({ running: true, state: 'waiting' });
     // Site, 3. Both are this machine here, so each needs a name (what could go wrong: FED_JOIN_NAME_TAKEN).
@@ -170,11 +172,14 @@ describe('the how-to pages', () => {
     const evaluated = lastOf(await done(follow(lead, evaluate)));
     // 15 % of 2 x 80 images.
     expect(evaluated).toMatchObject({ examples: 24, metrics: { accuracy: expect.any(Number) } });
+
+    // Lead, 9: whoever has the run directory and the key can check it.
+    expect(lastOf(await ask(lead, verify, '--json'))).toMatchObject({ ok: true, pinned: true, rounds: 3 });
   });
 
   test('no command of theirs was left out', () => {
     const named = [LEAD, SITE].flatMap((page) => commandsIn(page, 'blocks'));
-    expect(named).toHaveLength(8);
+    expect(named).toHaveLength(9);
     expect(named.filter((line) => !carriedOut.has(line))).toEqual([]);
     // Those in sentences are the same lines again, or were carried out as well.
     const inSentences = [LEAD, SITE].flatMap((page) => commandsIn(page, 'sentences'));
