@@ -71,6 +71,7 @@ const BY_PREFIX: readonly (readonly [prefix: string, exit: ExitName])[] = [
   ['FED_PROTOCOL_VERSION', 'refused'],
   ['FED_INVITE_', 'refused'],
   ['FED_JOIN_', 'refused'],
+  ['FED_MEMBER_', 'usage'],
   ['FED_SIGNATURE_', 'refused'],
   ['FED_WORKER_', 'refused'],
   ['FED_WORKER_KEY', 'storage'],

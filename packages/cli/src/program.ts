@@ -8,9 +8,11 @@ import { exportCommand } from './commands/export.ts';
 import { initCommand } from './commands/init.ts';
 import { inviteCommand } from './commands/invite.ts';
 import { joinCommand } from './commands/join.ts';
+import { membersCommand } from './commands/members.ts';
 import { natsConfigCommand } from './commands/nats-config.ts';
 import { policyCommand } from './commands/policy.ts';
 import { predictCommand } from './commands/predict.ts';
+import { revokeCommand } from './commands/revoke.ts';
 import { statusCommand } from './commands/status.ts';
 import { verifyCommand } from './commands/verify.ts';
 import { type CliContext, coloursFor, printJson } from './context.ts';
@@ -52,6 +54,8 @@ export function createProgram(context: CliContext, setExit: (code: number) => vo
     policyCommand(context, setExit),
     inviteCommand(context),
     statusCommand(context),
+    membersCommand(context),
+    revokeCommand(context),
     evaluateCommand(context),
     predictCommand(context),
     exportCommand(context),

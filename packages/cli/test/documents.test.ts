@@ -78,8 +78,10 @@ describe('every command line in the documents', () => {
       'export',
       'invite',
       'join',
+      'members',
       'policy',
       'predict',
+      'revoke',
       'verify',
     ]);
   });

@@ -89,8 +89,15 @@ afterAll(async () => {
 });
 
 describe('the how-to pages', () => {
-  const [init = '', coordinator = '', exportModel = '', exportWeights = '', evaluate = '', verify = ''] =
-    commandsIn(LEAD, 'blocks');
+  const [
+    init = '',
+    coordinator = '',
+    revoke = '',
+    exportModel = '',
+    exportWeights = '',
+    evaluate = '',
+    verify = '',
+  ] = commandsIn(LEAD, 'blocks');
   const [doctor = '', joinWithInvite = '', joinAgain = ''] = commandsIn(SITE, 'blocks');
 
   test('a lead and two sites follow them from init to export', { timeout: 240_000 }, async () => {
@@ -110,7 +117,7 @@ describe('the how-to pages', () => {
         ["// evaluation: { testDir: './test-images' },", "evaluation: { testDir: './test-images' },"],
       ]),
     );
-    const [printConfig = '', , invite = '', status = ''] = commandsIn(LEAD, 'sentences');
+    const [printConfig = '', , invite = '', status = '', members = ''] = commandsIn(LEAD, 'sentences');
     const printed = JSON.parse((await ask(lead, printConfig)).out) as Record<string, unknown>;
     expect(printed).toMatchObject({
       name: 'pair',
@@ -143,6 +150,26 @@ describe('the how-to pages', () => {
     await running.event('ready');
     const second = String(lastOf(await ask(lead, invite, '--json'))['invite']);
     expect(second).not.toBe(first);
+    // Lead, 7: a site that must not go on hears why, and ends.
+    const third = String(lastOf(await ask(lead, invite, '--json'))['invite']);
+    const stranger = follow(join(dir, 'west'), joinWithInvite, { invite: third, more: named('stranger') });
+    await running.event('joined');
+    PLACES.set('NAME', 'stranger');
+    expect(lastOf(await ask(lead, revoke, '--json'))).toMatchObject({ type: 'revoked', running: true });
+    const sent = await stranger.ended;
+    expect(sent.code).toBe(6);
+    expect(lastOf(sent)).toMatchObject({
+      code: 'FED_JOIN_REVOKED',
+      message: expect.stringContaining('its labels were guessed'),
+    });
+    expect(lastOf(await ask(lead, members, '--json'))['members']).toMatchObject([
+      { name: 'east', state: expect.not.stringContaining('revoked') },
+      {
+        name: 'stranger',
+        state: 'revoked',
+        fingerprint: expect.stringMatching(/^([0-9a-f]{4} ){3}[0-9a-f]{4}$/),
+      },
+    ]);
     const west = follow(join(dir, 'west'), joinWithInvite, { invite: second, more: named('west') });
     await running.event('committed');
 
@@ -153,7 +180,7 @@ describe('the how-to pages', () => {
     const rejoined = await again.event('joined');
     expect(rejoined).toMatchObject({ rejoined: true });
 
-    // Lead, 7: Ctrl-C pauses; the same command goes on.
+    // Lead, 8: Ctrl-C pauses; the same command goes on.
     await running.event('committed');
     running.kill('SIGINT');
     expect((await running.ended).code).toBe(130);
@@ -165,7 +192,7 @@ describe('the how-to pages', () => {
       expect(statSync(join(runDir, name)).mode & 0o077).toBe(0);
     }
 
-    // Lead, 8: the model, in both forms, and its numbers on the images that no site holds.
+    // Lead, 9: the model, in both forms, and its numbers on the images that no site holds.
     for (const line of [exportModel, exportWeights]) await ask(lead, line);
     expect(readdirSync(join(lead, 'model')).sort()).toEqual(['model.json', 'tributary.json', 'weights.bin']);
     expect(existsSync(join(lead, 'weights', 'model.safetensors'))).toBe(true);
@@ -173,13 +200,13 @@ describe('the how-to pages', () => {
     // 15 % of 2 x 80 images.
     expect(evaluated).toMatchObject({ examples: 24, metrics: { accuracy: expect.any(Number) } });
 
-    // Lead, 9: whoever has the run directory and the key can check it.
+    // Lead, 10: whoever has the run directory and the key can check it.
     expect(lastOf(await ask(lead, verify, '--json'))).toMatchObject({ ok: true, pinned: true, rounds: 3 });
   });
 
   test('no command of theirs was left out', () => {
     const named = [LEAD, SITE].flatMap((page) => commandsIn(page, 'blocks'));
-    expect(named).toHaveLength(9);
+    expect(named).toHaveLength(10);
     expect(named.filter((line) => !carriedOut.has(line))).toEqual([]);
     // Those in sentences are the same lines again, or were carried out as well.
     const inSentences = [LEAD, SITE].flatMap((page) => commandsIn(page, 'sentences'));

@@ -23,7 +23,7 @@ import { lastRound, loadCurrent, playRounds } from './rounds.ts';
 import { openRunDirectory, type RunDirectory } from './run/directory.ts';
 import { openRunLog, type RunLog } from './run/log.ts';
 import { openMetricsFile } from './run/metrics-file.ts';
-import { apply, bestRound, type LogEntry, replay } from './run/records.ts';
+import { apply, bestRound, type LogEntry, memberViews, replay } from './run/records.ts';
 import { createStrategy } from './strategies/create.ts';
 
 export interface CoordinatorOptions {
@@ -69,6 +69,13 @@ export interface Coordinator {
   /** A new invite, as text to paste: for `uses` sites, for `expiresMs` millis. Defaults are the configuration's. */
   invite(options?: { readonly uses?: number; readonly expiresMs?: number }): string;
   status(): RunStatus;
+  /**
+   * Expels a site for good and at once: its link is closed with the reason, its key, its name and the invite that it
+   * came with let nobody in any more, and its update of the open round does not count.
+   *
+   * @throws CoordinatorError FED_MEMBER_UNKNOWN, FED_RUN_STORAGE
+   */
+  revoke(name: string, reason: string): void;
   /**
    * Plays all rounds that are left and says goodbye to the sites. Call it once.
    *
@@ -151,7 +158,7 @@ async function start(
 
   if (state.runId === '') await beginRun(context, artifact, log.key.publicKey, strategy.init);
   const resumed = log.records.some((r) => r.type === 'run-started');
-  for (const record of state.members.values()) roster.enlist(record);
+  for (const record of state.members.values()) if (!record.revoked) roster.enlist(record);
   const current = loadCurrent(context);
 
   const phase = createPhase();
@@ -240,6 +247,7 @@ async function start(
         testExamples: member.site?.testExamples ?? 0,
         lastSeenAt: member.lastSeenAt,
       })),
+      members: memberViews(state),
       waitingFor: wait,
       metrics: lastMetrics(),
       bestRound: bestRound(state),
@@ -315,6 +323,7 @@ async function start(
     logPublicKey: log.key.publicKey,
     invite,
     status,
+    revoke: (name, reason) => desk.revoke({ name, reason }),
     async run() {
       if (isOver() && state.finished) return await finish(state.finished.reason, state.finished.message);
       try {

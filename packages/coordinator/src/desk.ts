@@ -21,8 +21,9 @@ import {
 } from '@tributary/shared-protocol';
 import { federationView } from './config/resolve.ts';
 import { CoordinatorError } from './errors.ts';
-import { admit, checkHello } from './members/admission.ts';
+import { admit, checkHello, revokedError } from './members/admission.ts';
 import { createProofCheck } from './members/proof-check.ts';
+import { type Revocation, revocationOf } from './members/revocation.ts';
 import type { Member } from './members/roster.ts';
 import { hashSecret, matchesHash } from './members/secrets.ts';
 import type { RunContext } from './round/context.ts';
@@ -43,6 +44,8 @@ export interface Phase {
   readonly begun: Promise<void>;
   begin(): void;
   training: TrainRound | undefined;
+  /** The round that is to be started once more with other sites, while they are waited for. */
+  regathering: number | undefined;
   evaluation: Evaluation | undefined;
   /** Set once the run is over: what every site is told. */
   goodbye: { readonly code: string; readonly reason: string } | undefined;
@@ -64,6 +67,12 @@ export interface Desk {
   onLink(link: Link): void;
   /** The chunk size that all links so far can carry, in bytes. */
   chunkBytes(): number;
+  /**
+   * Expels a site for good and at once; harmless when it was expelled before.
+   *
+   * @throws CoordinatorError FED_MEMBER_UNKNOWN, FED_RUN_STORAGE
+   */
+  revoke(revocation: Revocation): void;
   /** Tells a site that the run is over. */
   sayGoodbye(member: Member): Promise<void>;
   close(): Promise<void>;
@@ -74,7 +83,14 @@ export function createPhase(): Phase {
   const begun = new Promise<void>((resolve) => {
     begin = resolve;
   });
-  return { begun, begin, training: undefined, evaluation: undefined, goodbye: undefined };
+  return {
+    begun,
+    begin,
+    training: undefined,
+    regathering: undefined,
+    evaluation: undefined,
+    goodbye: undefined,
+  };
 }
 
 export function createDesk(options: DeskOptions): Desk {
@@ -126,6 +142,8 @@ export function createDesk(options: DeskOptions): Desk {
       }
       if (isAdmin) return answerAdmin(message);
       if (!member) throw unexpected(`"${message.type}" before an accepted hello`);
+      const { revoked } = state.members.get(member.name) ?? {};
+      if (revoked) throw revokedError(member.name, revoked.reason);
       if (member.channel !== channel)
         throw unexpected(`"${message.type}" on a link that another one has replaced`);
       if (isSignedMessage(message)) {
@@ -279,6 +297,11 @@ export function createDesk(options: DeskOptions): Desk {
       const known =
         lastCommit?.round === offer.round && lastCommit.updates.some((u) => u.digest === offer.update.digest);
       if (known) return { type: 'receipt', decision: 'have' };
+      if (phase.regathering === offer.round)
+        throw new CoordinatorError(
+          'FED_UPDATE_ROUND',
+          `round ${offer.round} is about to be started once more; its plan will ask for the update`,
+        );
       const last = state.open?.round ?? lastCommit?.round ?? 0;
       checkOffer(offer, member.name, phase.training && openRound(phase.training), last, context.manifest);
       throw new CoordinatorError('FED_UPDATE_LATE', `round ${offer.round} is closed`);
@@ -300,6 +323,9 @@ export function createDesk(options: DeskOptions): Desk {
         return { type: 'status', status: options.status() };
       case 'invite':
         return { type: 'invited', invite: options.invite(message) };
+      case 'revoke':
+        revoke(message);
+        return { type: 'ok' };
       case 'stop':
         setImmediate(() => options.stop(message.reason));
         return { type: 'ok' };
@@ -318,6 +344,34 @@ export function createDesk(options: DeskOptions): Desk {
     roster.changed(member);
   }
 
+  function revoke(revocation: Revocation): void {
+    const entry = revocationOf(state, revocation);
+    if (!entry) return;
+    context.record(entry, { durable: true });
+    crashPoint('coordinator:after-revoke-record');
+    const { name, reason } = revocation;
+    const member = roster.members.get(name);
+    context.emit({ type: 'revoked', clientId: state.members.get(name)?.clientId ?? '', name, reason });
+    if (!member) return;
+    const { channel } = member;
+    member.lostAt = Number.NEGATIVE_INFINITY;
+    phase.evaluation?.expel(name);
+    phase.training?.expel(name);
+    if (!channel) return;
+    lose(member, `expelled: ${reason}`);
+    void sendAway(channel, revokedError(name, reason));
+  }
+
+  /** Tells an expelled site why, and closes its link; a site that does not answer is not waited for. */
+  async function sendAway(channel: Channel, { code, message }: CoordinatorError): Promise<void> {
+    try {
+      await channel.call({ type: 'goodbye', code, reason: message }, 'ok', { timeoutMs: GOODBYE_TIMEOUT_MS });
+    } catch {
+      // It hears the same when it says hello again.
+    }
+    await channel.close(message);
+  }
+
   async function sayGoodbye(member: Member): Promise<void> {
     const { channel } = member;
     if (!channel || !phase.goodbye) return;
@@ -332,6 +386,7 @@ export function createDesk(options: DeskOptions): Desk {
   return {
     onLink,
     chunkBytes: () => chunkBytes ?? 256 * 1024,
+    revoke,
     sayGoodbye,
     async close() {
       clearInterval(watch);

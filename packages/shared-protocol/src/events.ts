@@ -22,6 +22,8 @@ export type RunEvent = { readonly at: number } & (
       readonly engine: string;
     }
   | { readonly type: 'left'; readonly clientId: string; readonly name: string; readonly reason: string }
+  /** The lead has expelled it, for good. */
+  | { readonly type: 'revoked'; readonly clientId: string; readonly name: string; readonly reason: string }
   /** Emitted when the wait begins and each time who is here changes. */
   | {
       readonly type: 'waiting';
@@ -115,6 +117,17 @@ export interface RunStatus {
     readonly trainExamples: number;
     readonly testExamples: number;
     readonly lastSeenAt: number;
+  }[];
+  /** Everyone who has ever joined, in that order. */
+  readonly members: readonly {
+    readonly clientId: string;
+    readonly name: string;
+    /** Base64url; undefined for a site of protocol 1. */
+    readonly publicKey: string | undefined;
+    /** Unix millis. */
+    readonly joinedAt: number | undefined;
+    /** Set once it is expelled. */
+    readonly revoked: { readonly at: number | undefined; readonly reason: string } | undefined;
   }[];
   readonly waitingFor: string | undefined;
   readonly metrics: Readonly<Record<string, number>>;

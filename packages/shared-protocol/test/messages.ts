@@ -108,6 +108,7 @@ export const MESSAGES: readonly Message[] = [
   { type: 'status', status: { state: 'training', round: 2, clients: [{ name: 'north', connected: true }] } },
   { type: 'invite', uses: 1, expiresMs: 3_600_000 },
   { type: 'invited', invite: 'trib1.abc' },
+  { type: 'revoke', name: 'north', reason: 'its images were labelled by guessing' },
   { type: 'stop', reason: 'enough' },
   { type: 'ok' },
   { type: 'error', code: 'FED_INVITE_USED', message: 'this invite was used already', retryable: false },

@@ -15,18 +15,25 @@ export function statusCommand(context: CliContext): Command {
     .action(async (argument: string | undefined, _options: unknown, command: Command) => {
       const { openRun } = await import('../runs.ts');
       const run = openRun(context.cwd, argument);
-      const live = await askStatus(run);
-      const status = live ?? statusFromDisk(run);
+      const { status, running } = await statusOf(run);
       if (command.optsWithGlobals()['json']) {
         return printJson(context, {
           type: 'status',
-          running: live !== undefined,
+          running,
           runDir: run.dir,
           ...status,
         });
       }
-      printStatus(context, run, status, live !== undefined);
+      printStatus(context, run, status, running);
     });
+}
+
+/** Where a run stands: by its coordinator when that is running, else by its log. */
+export async function statusOf(run: Run): Promise<{ status: RunStatus; running: boolean }> {
+  const live = await askStatus(run);
+  return live === undefined
+    ? { status: await statusFromDisk(run), running: false }
+    : { status: live, running: true };
 }
 
 async function askStatus(run: Run): Promise<RunStatus | undefined> {
@@ -40,7 +47,8 @@ async function askStatus(run: Run): Promise<RunStatus | undefined> {
 }
 
 /** What the log says of a run that no coordinator holds open. */
-function statusFromDisk({ federation, state }: Run): RunStatus {
+async function statusFromDisk({ federation, state }: Run): Promise<RunStatus> {
+  const { memberViews } = await import('@tributary/coordinator');
   const last = state.commits.at(-1);
   return {
     runId: state.runId,
@@ -48,16 +56,19 @@ function statusFromDisk({ federation, state }: Run): RunStatus {
     state: state.finished === undefined ? 'waiting' : 'finished',
     round: last?.round ?? 0,
     rounds: federation.rounds,
-    clients: [...state.members.values()].map(({ clientId, name }) => ({
-      clientId,
-      name,
-      connected: false,
-      state: 'away',
-      progress: 0,
-      trainExamples: 0,
-      testExamples: 0,
-      lastSeenAt: 0,
-    })),
+    clients: [...state.members.values()]
+      .filter(({ revoked }) => !revoked)
+      .map(({ clientId, name }) => ({
+        clientId,
+        name,
+        connected: false,
+        state: 'away',
+        progress: 0,
+        trainExamples: 0,
+        testExamples: 0,
+        lastSeenAt: 0,
+      })),
+    members: memberViews(state),
     waitingFor: undefined,
     metrics: last?.centralMetrics ?? last?.siteMetrics ?? {},
     bestRound: state.commits.findLast((commit) => commit.best)?.round ?? 0,

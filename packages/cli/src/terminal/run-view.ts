@@ -139,6 +139,9 @@ export function createRunView(options: RunViewOptions): RunView {
         sites.delete(event.name);
         if (!options.quiet) print(`  ${colours.dim('←')} ${event.name} left: ${event.reason}`);
         return;
+      case 'revoked':
+        warn(`${event.name} is expelled: ${event.reason}`);
+        return;
       case 'waiting': {
         const here = event.here.length === 0 ? 'nobody is ready yet' : `here: ${event.here.join(', ')}`;
         const text = `waiting (${here}): ${event.next}`;

@@ -49,17 +49,19 @@ export function admit(
   }
   const key = provenKey(hello, scope, state.runId);
   const known = state.members.get(hello.name);
+  const expelled = [...state.members.values()].find((member) => member.revoked && member.key === key);
+  if (expelled?.revoked) throw revokedError(expelled.name, expelled.revoked.reason);
   if (known?.key === key) return { member: known, rejoined: true };
   if (hello.secret === undefined) {
     throw new CoordinatorError(
       known ? 'FED_JOIN_NAME_TAKEN' : 'FED_JOIN_CREDENTIAL',
       known
-        ? nameTaken(hello.name)
+        ? nameTaken(known)
         : `this run has no site "${hello.name}" with that key; ask the lead for an invite`,
     );
   }
   const invite = checkInvite(hello.secret, state, now());
-  if (known) throw new CoordinatorError('FED_JOIN_NAME_TAKEN', nameTaken(hello.name));
+  if (known) throw new CoordinatorError('FED_JOIN_NAME_TAKEN', nameTaken(known));
   const holder = [...state.members.values()].find((member) => member.key === key);
   if (holder) {
     throw new CoordinatorError(
@@ -118,6 +120,12 @@ function checkInvite(secret: string, state: RunState, now: number): string {
       'this coordinator gave out no such invite; check that it was pasted whole and is for this run',
     );
   }
+  if (invite.withdrawn) {
+    throw new CoordinatorError(
+      'FED_INVITE_WITHDRAWN',
+      'a site that came with this invite was expelled, and it lets nobody in any more; ask the lead for another',
+    );
+  }
   if (invite.used >= invite.uses) {
     throw new CoordinatorError(
       'FED_INVITE_USED',
@@ -133,7 +141,13 @@ function checkInvite(secret: string, state: RunState, now: number): string {
   return hash;
 }
 
-function nameTaken(name: string): string {
+/** What an expelled site is told, whatever it sends. */
+export function revokedError(name: string, reason: string): CoordinatorError {
+  return new CoordinatorError('FED_JOIN_REVOKED', `the lead has expelled "${name}" from this run: ${reason}`);
+}
+
+function nameTaken({ name, revoked }: MemberRecord): string {
+  if (revoked) return `"${name}" was the name of a site that was expelled; choose another name`;
   return `another site is called "${name}" already; choose another name. If it is this site, its key is in its state folder`;
 }
 

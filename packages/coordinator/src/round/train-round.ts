@@ -26,6 +26,8 @@ export interface TrainRoundPlan {
   readonly cohort: readonly string[];
   readonly model: BlobRef;
   readonly learningRate: number;
+  /** How many were asked before any was expelled. @default cohort.length */
+  readonly asked?: number;
 }
 
 export interface TrainRound {
@@ -35,6 +37,8 @@ export interface TrainRound {
   offer(member: Member, offer: MessageOf<'offer'>): MessageOf<'receipt'>;
   /** A site gave up on its plan. */
   failed(member: Member, failure: MessageOf<'failure'>): void;
+  /** A site was expelled: when it is one of this round's, `run` rejects with SiteExpelled, and all is counted anew. */
+  expel(name: string): void;
   /** Takes updates from before a restart back in, those whose file is still what the log says. Comes before `run`. */
   restore(): Promise<void>;
   /** Resolves when the round may be aggregated; rejects with the signal's reason, or when too few updates came. */
@@ -64,6 +68,16 @@ export class RoundFailed extends Error {
   override readonly name = 'RoundFailed' as const;
 }
 
+/** Thrown when a site of the round was expelled: what is left of the round is played without it. */
+export class SiteExpelled extends Error {
+  override readonly name = 'SiteExpelled' as const;
+}
+
+/** The fewest updates from which a round may be made that asked so many sites. */
+export function fewestUpdates(quorum: number, asked: number): number {
+  return Math.min(quorum, asked);
+}
+
 /** Chunks in flight over all pulls together, about. */
 const CHUNKS_IN_FLIGHT = 16;
 /** An update of which no chunk came for this long is not on its way any more; as long as a fetch waits for one. */
@@ -75,7 +89,7 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
   const { federation, roster, now, manifest } = context;
   const { deadlines } = federation;
   const { round, cohort, model } = plan;
-  const minUpdates = Math.min(federation.cohort.quorum, cohort.length);
+  const minUpdates = fewestUpdates(federation.cohort.quorum, plan.asked ?? cohort.length);
   const targetUpdates = Math.max(minUpdates, Math.ceil(federation.cohort.target * cohort.length));
   const sites = new Map<string, Site>(
     cohort.map((name) => [name, { state: 'pending', planned: undefined, movedAt: 0, pull: undefined }]),
@@ -86,6 +100,7 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
   let deadlineAt = startedAt + deadlines.roundSeconds * 1000;
   let extensions = 0;
   let closed = false;
+  let expelled: SiteExpelled | undefined;
   let pulls = 0;
   const queuedPulls: (() => void)[] = [];
   let settle: { resolve: () => void; reject: (reason: unknown) => void } | undefined;
@@ -267,7 +282,7 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
         });
         if (closed) {
           await update.undo(path);
-          throw late(round);
+          throw expelled ?? late(round);
         }
       } catch (error) {
         if (!isTransient(error, signal))
@@ -386,6 +401,11 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
       review();
       context.emit({ type: 'client-failed', round, name: member.name, code, reason });
     },
+    expel(name) {
+      if (!sites.has(name)) return;
+      expelled = new SiteExpelled(`"${name}" was expelled`);
+      settle?.reject(expelled);
+    },
     restore,
     async run() {
       const forget = roster.onChange((member) => {
@@ -414,10 +434,13 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
         context.signal.removeEventListener('abort', onAbort);
         for (const site of sites.values()) {
           if (site.state !== 'pulling') continue;
-          site.pull?.abort.abort(context.signal.aborted ? new Error('the run was stopped') : late(round));
+          const stopped = context.signal.aborted ? new Error('the run was stopped') : expelled;
+          site.pull?.abort.abort(stopped ?? late(round));
         }
         await Promise.all([...sites.values()].map((site) => site.pull?.done));
       }
+      // Also when that came after the last update.
+      if (expelled) throw expelled;
     },
   };
 

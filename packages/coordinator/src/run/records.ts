@@ -1,5 +1,6 @@
 /** What log.jsonl records, and the state of a run that follows from reading it from the start. */
 
+import type { RunStatus } from '@tributary/shared-protocol';
 import type { KeptProof } from '../members/proof-check.ts';
 
 type Metrics = Readonly<Record<string, number>>;
@@ -26,6 +27,18 @@ export type LogEntry =
       readonly key?: string;
     }
   | { readonly type: 'left'; readonly clientId: string; readonly name: string; readonly reason: string }
+  /**
+   * The lead has expelled a site: its key, its name and the invite that it came with let nobody in any more, and its
+   * update of the open round does not count.
+   */
+  | {
+      readonly type: 'revoked';
+      readonly clientId: string;
+      readonly name: string;
+      /** The key that it had; absent for a site of protocol 1. */
+      readonly key?: string;
+      readonly reason: string;
+    }
   | {
       readonly type: 'round-started';
       readonly round: number;
@@ -102,12 +115,23 @@ export interface MemberRecord {
   readonly name: string;
   /** Base64url of its public key; undefined when it joined under protocol 1, and so can't come back. */
   readonly key: string | undefined;
+  /** Hash of the invite that it came with. */
+  readonly invite: string;
+  /** Unix millis; undefined when the record's time is not known. */
+  readonly joinedAt: number | undefined;
+  /** Set once it is expelled. */
+  readonly revoked: { readonly at: number | undefined; readonly reason: string } | undefined;
 }
+
+/** A record with its time, where it has been written. */
+export type Logged = LogEntry & { readonly at?: number };
 
 export interface InviteRecord {
   readonly uses: number;
   readonly expiresAt: number;
   used: number;
+  /** The site that came with it was expelled: it lets nobody in any more. */
+  withdrawn: boolean;
 }
 
 /** Where a run stands. */
@@ -123,7 +147,10 @@ export interface RunState {
   open:
     | {
         round: number;
+        /** Those that were asked, without those expelled since. */
         cohort: readonly string[];
+        /** How many were asked. */
+        asked: number;
         base: string;
         learningRate: number;
         accepted: Map<string, AcceptedUpdate>;
@@ -133,7 +160,7 @@ export interface RunState {
 }
 
 /** The state after all of `entries`; a run begins again after `finished` only when it had failed or was stopped. */
-export function replay(entries: Iterable<LogEntry>): RunState {
+export function replay(entries: Iterable<Logged>): RunState {
   const state: RunState = {
     runId: '',
     initial: '',
@@ -148,7 +175,7 @@ export function replay(entries: Iterable<LogEntry>): RunState {
 }
 
 /** Takes one more record into `state`. */
-export function apply(state: RunState, entry: LogEntry): void {
+export function apply(state: RunState, entry: Logged): void {
   switch (entry.type) {
     case 'run-started':
       state.runId = entry.runId;
@@ -158,25 +185,37 @@ export function apply(state: RunState, entry: LogEntry): void {
       state.finished = undefined;
       break;
     case 'invited':
-      state.invites.set(entry.invite, { uses: entry.uses, expiresAt: entry.expiresAt, used: 0 });
+      state.invites.set(entry.invite, {
+        uses: entry.uses,
+        expiresAt: entry.expiresAt,
+        used: 0,
+        withdrawn: false,
+      });
       break;
     case 'joined': {
       state.members.set(entry.name, {
         clientId: entry.clientId,
         name: entry.name,
         key: entry.key,
+        invite: entry.invite,
+        joinedAt: entry.at,
+        revoked: undefined,
       });
       const invite = state.invites.get(entry.invite);
       if (invite) invite.used++;
       break;
     }
+    case 'revoked':
+      expel(state, entry);
+      break;
     case 'round-started':
       state.open = {
         round: entry.round,
         cohort: entry.cohort,
+        asked: entry.cohort.length,
         base: entry.base,
         learningRate: entry.learningRate,
-        accepted: new Map(),
+        accepted: keptUpdates(state, entry),
       };
       break;
     case 'update-accepted':
@@ -197,7 +236,38 @@ export function apply(state: RunState, entry: LogEntry): void {
   }
 }
 
+/** The members as `tributary members` shows them, in the order in which they joined. */
+export function memberViews({ members }: RunState): RunStatus['members'] {
+  return [...members.values()].map(({ clientId, name, key, joinedAt, revoked }) => ({
+    clientId,
+    name,
+    publicKey: key,
+    joinedAt,
+    revoked,
+  }));
+}
+
 /** The round of the best commit so far, or 0. */
 export function bestRound(state: RunState): number {
   return state.commits.findLast((c) => c.best)?.round ?? 0;
+}
+
+function expel(state: RunState, { name, reason, at }: Extract<Logged, { type: 'revoked' }>): void {
+  const member = state.members.get(name);
+  if (!member) return;
+  state.members.set(name, { ...member, revoked: { at, reason } });
+  const invite = state.invites.get(member.invite);
+  if (invite) invite.withdrawn = true;
+  if (!state.open) return;
+  state.open.cohort = state.open.cohort.filter((one) => one !== name);
+  state.open.accepted.delete(name);
+}
+
+/** A round that is started once more, because too few of its sites were left, keeps the updates that it has. */
+function keptUpdates(
+  { open }: RunState,
+  { round, base, cohort }: Extract<LogEntry, { type: 'round-started' }>,
+): Map<string, AcceptedUpdate> {
+  if (open?.round !== round || open.base !== base) return new Map();
+  return new Map([...open.accepted].filter(([name]) => cohort.includes(name)));
 }

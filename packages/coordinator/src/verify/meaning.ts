@@ -22,11 +22,15 @@ interface Story {
   runId: string;
   config: string;
   started: boolean;
-  readonly invites: Map<string, { uses: number; used: number }>;
+  readonly invites: Map<string, { uses: number; used: number; withdrawnFor?: string }>;
   readonly members: Map<string, RecordOf<'joined'>>;
+  /** Names of those that were expelled. */
+  readonly revoked: Set<string>;
   open:
     | {
         readonly start: RecordOf<'round-started'>;
+        /** One of its sites was expelled since: it may be started once more. */
+        lost: boolean;
         readonly accepted: Map<string, RecordOf<'update-accepted'>>;
       }
     | undefined;
@@ -44,6 +48,7 @@ export function checkMeaning(records: readonly LogRecord[], publicKey: string): 
     started: false,
     invites: new Map(),
     members: new Map(),
+    revoked: new Set(),
     open: undefined,
     committed: 0,
     model: '',
@@ -80,6 +85,9 @@ function* follow(story: Story, record: LogRecord): Generator<Said> {
     case 'joined':
       yield* join(story, record);
       break;
+    case 'revoked':
+      yield* revoke(story, record);
+      break;
     case 'round-started':
       yield* openRound(story, record);
       break;
@@ -110,12 +118,36 @@ function* join(story: Story, record: RecordOf<'joined'>): Generator<Said> {
   if (story.members.has(name)) yield [`lets in "${name}" again`, 'two sites have one name'];
   if ([...story.members.values()].some((member) => member.clientId === clientId))
     yield [`gives "${name}" the number of another site`, 'two sites have one client id'];
+  for (const other of story.revoked)
+    if (record.key !== undefined && story.members.get(other)?.key === record.key)
+      yield [
+        `lets in "${name}" with the key of "${other}"`,
+        'a site that was expelled is back under another name',
+      ];
   const invite = story.invites.get(record.invite);
   if (invite === undefined) yield [`lets in "${name}" by an invite that was never given out`, UNINVITED];
+  else if (invite.withdrawnFor !== undefined)
+    yield [`lets in "${name}" by the invite of "${invite.withdrawnFor}", which was expelled`, UNINVITED];
   else if (++invite.used > invite.uses) yield [`lets in "${name}" by an invite that was used up`, UNINVITED];
   story.members.set(name, record);
 }
+const EXPELLED = 'a site takes part that the lead has expelled';
 const UNINVITED = 'a site takes part that the lead did not invite';
+
+function* revoke(story: Story, { name, clientId }: RecordOf<'revoked'>): Generator<Said> {
+  const member = story.members.get(name);
+  if (member?.clientId !== clientId) {
+    yield [`expels "${name}", which never joined`, 'the log does not tell of whom it speaks'];
+    return;
+  }
+  if (story.revoked.has(name)) yield [`expels "${name}" a second time`, 'it was expelled before'];
+  story.revoked.add(name);
+  const invite = story.invites.get(member.invite);
+  if (invite) invite.withdrawnFor = name;
+  if (!story.open?.start.cohort.includes(name)) return;
+  story.open.lost = true;
+  story.open.accepted.delete(name);
+}
 
 function* openRound(story: Story, record: RecordOf<'round-started'>): Generator<Said> {
   const expected = story.committed + 1;
@@ -124,7 +156,8 @@ function* openRound(story: Story, record: RecordOf<'round-started'>): Generator<
       `starts round ${record.round} where round ${expected} is due`,
       'a round is missing or was repeated',
     ];
-  else if (story.open) yield [`starts round ${record.round} a second time`, 'its first start did not count'];
+  else if (story.open && !story.open.lost)
+    yield [`starts round ${record.round} a second time`, 'its first start did not count'];
   if (record.base !== story.model)
     yield [
       `starts round ${record.round} from model ${short(record.base)}, and the one before it ended with ${short(story.model)}`,
@@ -133,8 +166,16 @@ function* openRound(story: Story, record: RecordOf<'round-started'>): Generator<
   for (const name of record.cohort) {
     if (!story.members.has(name))
       yield [`asks "${name}", which never joined`, 'the cohort has a site that the log does not know'];
+    if (story.revoked.has(name)) yield [`asks "${name}", which was expelled`, EXPELLED];
   }
-  story.open = { start: record, accepted: new Map() };
+  // Started once more, it keeps the updates of the sites that it still has.
+  const kept = story.open?.start.round === record.round && story.open.start.base === record.base;
+  const accepted = kept ? [...(story.open?.accepted ?? [])] : [];
+  story.open = {
+    start: record,
+    lost: false,
+    accepted: new Map(accepted.filter(([name]) => record.cohort.includes(name))),
+  };
 }
 
 function* accept(story: Story, record: RecordOf<'update-accepted'>): Generator<Said> {
@@ -146,6 +187,7 @@ function* accept(story: Story, record: RecordOf<'update-accepted'>): Generator<S
   }
   if (!story.open.start.cohort.includes(name))
     yield [`${what}, whose cohort it is not in`, 'a site took part that was not asked'];
+  if (story.revoked.has(name)) yield [`${what} after it was expelled`, EXPELLED];
   const key = story.members.get(name)?.key;
   if (key !== undefined && !isSignedOffer(story, record, key))
     yield [

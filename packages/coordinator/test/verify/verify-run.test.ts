@@ -81,6 +81,19 @@ function signedAnew(dir: string, change: (records: LogRecord[]) => LogRecord[], 
   );
 }
 
+const joinOf = (records: readonly LogRecord[], name: string) =>
+  records.find((record) => record.type === 'joined' && record.name === name) as Extract<
+    LogRecord,
+    { type: 'joined' }
+  >;
+
+/** A record that expels `name`, with the frame of `beside`; to be signed anew. */
+function expels(beside: LogRecord, name: string, records: readonly LogRecord[]): LogRecord {
+  const { seq, at, config, prev, hash, sig } = beside;
+  const { clientId } = joinOf(records, name);
+  return { type: 'revoked', clientId, name, reason: 'x', seq, at, config, prev, hash, sig };
+}
+
 const keyOf = (dir: string) => readSigningKey(readFileSync(runPaths(dir).key));
 const verify = (dir: string) => verifyRun(dir, { publicKey });
 
@@ -300,6 +313,42 @@ describe('verifyRun', () => {
       'numbers of an update that are not the site’s',
       (records) => records.map((r) => (r.type === 'update-accepted' ? { ...r, metrics: { loss: 0 } } : r)),
       'without that site’s signature over it',
+    ],
+    [
+      'a site that was expelled is asked',
+      (records) => records.flatMap((r) => (r.type === 'round-started' ? [expels(r, 'a', records), r] : [r])),
+      'asks "a", which was expelled',
+    ],
+    [
+      'a site is expelled, and its update counts in the round that was open',
+      (records) => records.flatMap((r) => (r.type === 'committed' ? [expels(r, 'a', records), r] : [r])),
+      'that was not accepted before',
+    ],
+    [
+      'a site comes by the invite of one that was expelled',
+      (records) =>
+        records.flatMap((r) =>
+          r.type === 'joined' && r.name === 'b'
+            ? [expels(r, 'a', records), { ...r, invite: joinOf(records, 'a').invite }]
+            : [r],
+        ),
+      'by the invite of "a", which was expelled',
+    ],
+    [
+      'a site that was expelled comes back under another name',
+      (records) =>
+        records.flatMap((r) =>
+          r.type === 'joined' && r.name === 'b'
+            ? [expels(r, 'a', records), { ...r, key: joinOf(records, 'a').key }]
+            : [r],
+        ) as LogRecord[],
+      'with the key of "a"',
+    ],
+    [
+      'somebody is expelled who never joined',
+      (records) =>
+        records.map((r) => (r.type === 'finished' ? { ...expels(r, 'a', records), name: 'z' } : r)),
+      'expels "z", which never joined',
     ],
   ])('finds a signed log that contradicts itself: %s', (_what, change, says) => {
     const dir = copy();

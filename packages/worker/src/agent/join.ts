@@ -4,7 +4,7 @@
  */
 import { hostname } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
-import { createBlobShelf, decodeInvite, type Transport } from '@tributary/shared-protocol';
+import { createBlobShelf, decodeInvite, RemoteError, type Transport } from '@tributary/shared-protocol';
 import { isPolicyError, WorkerError } from '../errors.ts';
 import { createGuard, type Guard, isPause } from '../policy/guard.ts';
 import { openLedger } from '../policy/ledger.ts';
@@ -70,6 +70,8 @@ export interface JoinOptions {
   readonly now?: () => number;
 }
 
+/** A goodbye that is no end of the run but of this site's part in it. */
+const EXPELLED = 'FED_JOIN_REVOKED';
 const SIX_HOURS_MS = 6 * 60 * 60 * 1000;
 
 /**
@@ -97,6 +99,7 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
   const state = await openStateDir(path);
   let keeper: TrainerKeeper | undefined;
   let guard: Guard | undefined;
+  const over = new AbortController();
   try {
     emit({ type: 'preflight', step: { name: 'state', state: 'ok', detail: path, advice: undefined } });
     const stored = await state.readCredential();
@@ -132,6 +135,7 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
       emit,
       now,
       signal,
+      over: over.signal,
       uplink,
       delivery,
       guard,
@@ -183,6 +187,8 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
       stateDir: path,
     };
   } finally {
+    // First: checks that are still under way must not start a trainer behind our back.
+    over.abort(new Error('this site’s part is over'));
     await keeper?.close();
     guard?.close();
     await state.release();
@@ -203,6 +209,7 @@ async function keepLinked(site: Site): Promise<End> {
       const linksBefore = site.links;
       try {
         const end = await openLink(site);
+        if (end.goodbye?.code === EXPELLED) throw new RemoteError(EXPELLED, end.goodbye.reason, false);
         if (end.goodbye !== undefined) return { ended: 'goodbye', ...end.goodbye };
         reason = end.reason;
       } catch (error) {

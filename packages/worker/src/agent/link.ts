@@ -36,6 +36,8 @@ export interface Site {
   readonly emit: EmitWorkerEvent;
   readonly now: () => number;
   readonly signal: AbortSignal;
+  /** Aborted when this site's part is over, however that came: nothing is started from then on. */
+  readonly over: AbortSignal;
   readonly uplink: Uplink;
   readonly delivery: Delivery;
   readonly guard: Guard;
@@ -251,14 +253,16 @@ function readyFor(site: Site, federation: FederationView): Promise<Trainer> {
 }
 
 async function makeReady(site: Site, federation: FederationView): Promise<Trainer> {
-  const { emit, options, state } = site;
+  const { emit, options, state, over } = site;
   const keeper = site.prepare(federation);
   for await (const step of preflight({ federation, dataDir: options.dataDir, stateDir: state.path })) {
+    over.throwIfAborted();
     emit({ type: 'preflight', step });
     if (step.state === 'fail') {
       throw new WorkerError('FED_WORKER_PREFLIGHT', `${step.name}: ${step.detail}; ${step.advice}`);
     }
   }
+  over.throwIfAborted();
   site.guard.checkNow();
   emit({ type: 'preparing', message: 'starting the trainer and reading the images' });
   let trainer: Trainer;
@@ -266,6 +270,7 @@ async function makeReady(site: Site, federation: FederationView): Promise<Traine
     trainer = await withAttempts(() => keeper.get(), emit);
     site.guard.checkEngine(trainer.site.engine);
   } catch (error) {
+    over.throwIfAborted();
     const name = errorCode(error)?.startsWith('FED_DATA') ? 'data' : 'engine';
     const detail = (error as Error).message;
     const advice = name === 'engine' ? '`tributary doctor` shows which engines work here' : undefined;

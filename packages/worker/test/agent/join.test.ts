@@ -158,6 +158,18 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
     expect(await readdir(join(stateDir, 'spool'))).toEqual([]);
   });
 
+  test('expelled while it checks its data: ends with the reason, and starts no trainer behind its back', async () => {
+    const agent = startAgent();
+    await agent.seen('joined');
+    await coordinator.goodbye('FED_JOIN_REVOKED', 'the lead has expelled "lab"');
+    await expect(agent.done).rejects.toMatchObject({ code: 'FED_JOIN_REVOKED', retryable: false });
+    // What was under way of the checks has ended by now.
+    const { starts } = trainer;
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(trainer.starts).toBe(starts);
+    expect(agent.events.at(-1)?.type).not.toBe('ready');
+  });
+
   test('shows each preflight check by name, all of them before it is ready', async () => {
     const agent = startAgent();
     await agent.seen('ready');
