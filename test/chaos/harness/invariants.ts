@@ -205,7 +205,7 @@ function reports({ events, runDir }: Outcome, log: readonly LogRecord[]): string
   return found;
 }
 
-/** Files that docs/architecture.md and docs/how-to/site.md name, and no others. */
+/** Files that docs/architecture.md names, and no others. */
 const RUN_FILES =
   /^(federation\.json|log\.(jsonl|key|head)|admin\.key|metrics\.jsonl|checkpoints\/round-\d{4}\.safetensors)$/;
 const STATE_FILES =
