@@ -13,6 +13,7 @@ import { natsConfigCommand } from './commands/nats-config.ts';
 import { policyCommand } from './commands/policy.ts';
 import { predictCommand } from './commands/predict.ts';
 import { revokeCommand } from './commands/revoke.ts';
+import { rotateCommand } from './commands/rotate.ts';
 import { statusCommand } from './commands/status.ts';
 import { verifyCommand } from './commands/verify.ts';
 import { type CliContext, coloursFor, printJson } from './context.ts';
@@ -56,6 +57,7 @@ export function createProgram(context: CliContext, setExit: (code: number) => vo
     statusCommand(context),
     membersCommand(context),
     revokeCommand(context),
+    rotateCommand(context),
     evaluateCommand(context),
     predictCommand(context),
     exportCommand(context),

@@ -82,6 +82,7 @@ describe('every command line in the documents', () => {
       'policy',
       'predict',
       'revoke',
+      'rotate',
       'verify',
     ]);
   });

@@ -93,12 +93,13 @@ describe('the how-to pages', () => {
     init = '',
     coordinator = '',
     revoke = '',
+    rotateCertificate = '',
     exportModel = '',
     exportWeights = '',
     evaluate = '',
     verify = '',
   ] = commandsIn(LEAD, 'blocks');
-  const [doctor = '', joinWithInvite = '', joinAgain = ''] = commandsIn(SITE, 'blocks');
+  const [doctor = '', joinWithInvite = '', joinAgain = '', rotateKey = ''] = commandsIn(SITE, 'blocks');
 
   test('a lead and two sites follow them from init to export', { timeout: 240_000 }, async () => {
     // Lead, 2 and 3: init, and the keys that the page says to set. The images are of 28 pixels here, and grey.
@@ -176,6 +177,11 @@ describe('the how-to pages', () => {
     // Site, 4: Ctrl-C leaves, and the line without an invite comes back under the same name.
     east.kill('SIGINT');
     expect((await east.ended).code).toBe(130);
+    // With another key, and with another certificate of the coordinator, which it learns of when it dials.
+    const rotated = lastOf(await done(follow(join(dir, 'east'), rotateKey)));
+    expect(rotated).toMatchObject({ what: 'key', name: 'east' });
+    const certificate = lastOf(await ask(lead, rotateCertificate, '--json'));
+    expect(certificate).toMatchObject({ what: 'certificate', running: true });
     const again = follow(join(dir, 'east'), joinAgain, { more: ['--engine', 'cpu'] });
     const rejoined = await again.event('joined');
     expect(rejoined).toMatchObject({ rejoined: true });
@@ -206,7 +212,7 @@ describe('the how-to pages', () => {
 
   test('no command of theirs was left out', () => {
     const named = [LEAD, SITE].flatMap((page) => commandsIn(page, 'blocks'));
-    expect(named).toHaveLength(10);
+    expect(named).toHaveLength(12);
     expect(named.filter((line) => !carriedOut.has(line))).toEqual([]);
     // Those in sentences are the same lines again, or were carried out as well.
     const inSentences = [LEAD, SITE].flatMap((page) => commandsIn(page, 'sentences'));

@@ -7,6 +7,7 @@ import {
   crashPoint,
   createBlobShelf,
   encodeInvite,
+  type Listener,
   type RunEvent,
   type RunStatus,
   type Transport,
@@ -35,6 +36,8 @@ export interface CoordinatorOptions {
   readonly transport: Transport;
   /** Measures the model in a tensor frame file on images of the coordinator's own, after each evaluated round. */
   readonly evaluateCentrally?: (checkpointFrameFile: string) => Promise<Record<string, number>>;
+  /** Makes and keeps another certificate, PEM texts, for `transport` to show. Without it, none can be rotated. */
+  readonly renewCertificate?: () => Promise<{ readonly key: string; readonly cert: string }>;
   /** Called for each event, in order; must not throw. */
   readonly onEvent?: (event: RunEvent) => void;
   /** Pauses the run: `run` resolves with reason 'stopped', sites keep their places, the same call goes on later. */
@@ -76,6 +79,13 @@ export interface Coordinator {
    * @throws CoordinatorError FED_MEMBER_UNKNOWN, FED_RUN_STORAGE
    */
   revoke(name: string, reason: string): void;
+  /**
+   * Shows a new certificate to whoever dials from now on, and resolves with its fingerprint. Links stay; sites learn of
+   * it when they dial again, by the run's key.
+   *
+   * @throws CoordinatorError FED_RUN_CERTIFICATE when the transport has none of its own
+   */
+  rotateCertificate(): Promise<string>;
   /**
    * Plays all rounds that are left and says goodbye to the sites. Call it once.
    *
@@ -164,31 +174,28 @@ async function start(
   const phase = createPhase();
   const shelf = createBlobShelf();
   let adminStop: string | undefined;
-  let listens: (fingerprint: string | null) => void = () => {};
+  let listens: (listener: Listener) => void = () => {};
+  const listening = new Promise<Listener>((resolve) => {
+    listens = resolve;
+  });
   const desk = createDesk({
     context,
     shelf,
     phase,
-    fingerprint: new Promise((resolve) => {
-      listens = resolve;
-    }),
+    fingerprint: async () => (await listening).fingerprint ?? null,
     modelBytes: () => current.model.frame.byteLength,
     status,
     invite: (asked) => invite(asked),
+    rotate: () => rotate(),
     stop(reason) {
       adminStop = reason;
       stopper.abort(new Error(reason));
     },
   });
   const listener = await options.transport.listen(desk.onLink);
-  listens(listener.fingerprint ?? null);
+  listens(listener);
   const url = federation.server.publicUrl ?? listener.url;
-  context.emit({
-    type: 'listening',
-    url,
-    fingerprint: listener.fingerprint,
-    logPublicKey: log.key.publicKey,
-  });
+  sayListening();
   if (resumed) {
     const round = state.open?.round ?? lastRound(context) + 1;
     if (log.repairedBytes > 0) {
@@ -203,6 +210,27 @@ async function start(
     }
   }
   let closing: Promise<void> | undefined;
+
+  /** Tells where this coordinator listens and with which certificate; the log too, when that is another than before. */
+  function sayListening(): void {
+    const { fingerprint } = listener;
+    const shown = fingerprint ?? null;
+    const before = state.certificate === undefined ? null : state.certificate;
+    if (shown !== before) context.record({ type: 'certificate', fingerprint: shown }, { durable: true });
+    context.emit({ type: 'listening', url, fingerprint, logPublicKey: log.key.publicKey });
+  }
+
+  async function rotate(): Promise<string> {
+    if (!options.renewCertificate || !listener.renew)
+      throw new CoordinatorError(
+        'FED_RUN_CERTIFICATE',
+        'this coordinator shows no certificate of its own: over NATS it is the server’s, and without TLS there is none',
+      );
+    listener.renew(await options.renewCertificate());
+    crashPoint('coordinator:after-renewal');
+    sayListening();
+    return listener.fingerprint ?? '';
+  }
 
   /** Whether the log says that the run came to a good end. */
   function isOver(): boolean {
@@ -323,6 +351,7 @@ async function start(
     logPublicKey: log.key.publicKey,
     invite,
     status,
+    rotateCertificate: rotate,
     revoke: (name, reason) => desk.revoke({ name, reason }),
     async run() {
       if (isOver() && state.finished) return await finish(state.finished.reason, state.finished.message);

@@ -23,6 +23,7 @@ import { federationView } from './config/resolve.ts';
 import { CoordinatorError } from './errors.ts';
 import { admit, checkHello, revokedError } from './members/admission.ts';
 import { createProofCheck } from './members/proof-check.ts';
+import { rekeyingOf } from './members/rekeying.ts';
 import { type Revocation, revocationOf } from './members/revocation.ts';
 import type { Member } from './members/roster.ts';
 import { hashSecret, matchesHash } from './members/secrets.ts';
@@ -55,11 +56,13 @@ export interface DeskOptions {
   readonly context: RunContext;
   readonly shelf: BlobShelf;
   readonly phase: Phase;
-  /** Resolves, once this coordinator listens, with the certificate's that it shows; null without TLS. */
-  readonly fingerprint: Promise<string | null>;
+  /** Resolves, once this coordinator listens, with the certificate's that it shows now; null without TLS. */
+  readonly fingerprint: () => Promise<string | null>;
   readonly modelBytes: () => number;
   readonly status: () => RunStatus;
   readonly invite: (options: { uses: number; expiresMs: number }) => string;
+  /** Shows another certificate from now on; resolves with its fingerprint. */
+  readonly rotate: () => Promise<string>;
   readonly stop: (reason: string) => void;
 }
 
@@ -115,6 +118,8 @@ export function createDesk(options: DeskOptions): Desk {
     let member: Member | undefined;
     let isAdmin = false;
     const session = newNonce();
+    // The one that the site has just seen; another may be shown to those who dial later.
+    const shown = options.fingerprint();
     let challenged = false;
     const proofs = createProofCheck(state.runId, session, now);
     const noHello = setTimeout(() => void channel.close('no accepted hello in 30 s'), HELLO_TIMEOUT_MS);
@@ -140,7 +145,7 @@ export function createDesk(options: DeskOptions): Desk {
         clearTimeout(noHello);
         return welcomeMessage(message, 'admin');
       }
-      if (isAdmin) return answerAdmin(message);
+      if (isAdmin) return await answerAdmin(message);
       if (!member) throw unexpected(`"${message.type}" before an accepted hello`);
       const { revoked } = state.members.get(member.name) ?? {};
       if (revoked) throw revokedError(member.name, revoked.reason);
@@ -169,7 +174,7 @@ export function createDesk(options: DeskOptions): Desk {
       protocol,
       nonce,
     }: MessageOf<'challenge'>): Promise<MessageOf<'challenged'>> {
-      const fingerprint = await options.fingerprint;
+      const fingerprint = await shown;
       const { runId } = state;
       const signature = context.key.sign(coordinatorStatement({ runId, session, nonce, fingerprint }));
       const { publicKey } = context.key;
@@ -177,7 +182,7 @@ export function createDesk(options: DeskOptions): Desk {
     }
 
     async function welcome(hello: MessageOf<'hello'>, set: (member: Member) => void): Promise<Message> {
-      const scope = { session, fingerprint: await options.fingerprint };
+      const scope = { session, fingerprint: await shown };
       const { member: record, rejoined } = admit(
         hello,
         scope,
@@ -273,6 +278,9 @@ export function createDesk(options: DeskOptions): Desk {
         if (message.task === 'evaluate' && phase.evaluation?.plan.round === message.round)
           phase.evaluation.failed(member, message);
         return { type: 'ok' };
+      case 'rekey':
+        rekey(member, message);
+        return { type: 'ok' };
       case 'leave':
         member.lostAt = Number.NEGATIVE_INFINITY;
         member.ready = false;
@@ -287,6 +295,13 @@ export function createDesk(options: DeskOptions): Desk {
       default:
         throw unexpected(`"${message.type}" is not a site's to send`);
     }
+  }
+
+  function rekey({ name, session }: Member, message: MessageOf<'rekey'>): void {
+    const entry = rekeyingOf(state, name, session, message);
+    if (!entry) return;
+    context.record(entry, { durable: true });
+    crashPoint('coordinator:after-rekey-record');
   }
 
   function answerOffer(member: Member, offer: MessageOf<'offer'>): MessageOf<'receipt'> {
@@ -317,7 +332,7 @@ export function createDesk(options: DeskOptions): Desk {
     }
   }
 
-  function answerAdmin(message: Message): Message {
+  async function answerAdmin(message: Message): Promise<Message> {
     switch (message.type) {
       case 'get-status':
         return { type: 'status', status: options.status() };
@@ -326,6 +341,8 @@ export function createDesk(options: DeskOptions): Desk {
       case 'revoke':
         revoke(message);
         return { type: 'ok' };
+      case 'rotate':
+        return { type: 'rotated', fingerprint: await options.rotate() };
       case 'stop':
         setImmediate(() => options.stop(message.reason));
         return { type: 'ok' };

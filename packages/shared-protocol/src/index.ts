@@ -65,6 +65,7 @@ export {
   isProven,
   isSignedMessage,
   newNonce,
+  rekeyStatement,
 } from './proofs.ts';
 export type { LineFault, RecordFrame, SignedRecord } from './record-line.ts';
 export { FIRST_PREV, readRecordLine, signRecord } from './record-line.ts';

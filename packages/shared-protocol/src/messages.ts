@@ -167,16 +167,29 @@ export const messageSchema = z.discriminatedUnion('type', [
     reason: z.string(),
     signed: proofSchema,
   }),
+  /**
+   * worker → coordinator: this site's key is `publicKey` from now on. Signed with the key that it had; `confirmation` is
+   * the new one's signature. Answered by `ok`.
+   */
+  z.strictObject({
+    type: z.literal('rekey'),
+    publicKey,
+    confirmation: signature,
+    signed: proofSchema,
+  }),
   /** coordinator → worker: the run has ended, or this site is expelled. Answered by `ok`. */
   z.strictObject({ type: z.literal('goodbye'), code: z.string(), reason: z.string() }),
   /** worker → coordinator: leaving on purpose. Answered by `ok`. */
   z.strictObject({ type: z.literal('leave'), reason: z.string(), signed: proofSchema }),
-  /** admin → coordinator; answered by `status` (a RunStatus), `invited`, and `ok` for the others. */
+  /** admin → coordinator; answered by `status` (a RunStatus), `invited`, `rotated`, and `ok` for the others. */
   z.strictObject({ type: z.literal('get-status') }),
   z.strictObject({ type: z.literal('status'), status: z.unknown() }),
   z.strictObject({ type: z.literal('invite'), uses: z.int().min(1), expiresMs: z.int().min(1) }),
   z.strictObject({ type: z.literal('invited'), invite: z.string() }),
   z.strictObject({ type: z.literal('revoke'), name: z.string().max(128), reason: z.string().max(1024) }),
+  /** The coordinator's certificate is made anew; answered by `rotated`. */
+  z.strictObject({ type: z.literal('rotate') }),
+  z.strictObject({ type: z.literal('rotated'), fingerprint: digest }),
   z.strictObject({ type: z.literal('stop'), reason: z.string() }),
   z.strictObject({ type: z.literal('ok') }),
   /** The answer to any request that can't be met. */

@@ -20,6 +20,7 @@ const SIGNED_TYPES: ReadonlySet<MessageType> = new Set<SignedMessage['type']>([
   'offer',
   'evaluation',
   'failure',
+  'rekey',
   'leave',
 ]);
 
@@ -84,6 +85,14 @@ export function helloStatement(
   const { signature: _signature, ...content } = hello;
   const digest = sha256(canonicalJson(content));
   return { purpose: 'tributary/hello', runId, session, fingerprint, digest };
+}
+
+/** What a site's new key signs: that it takes the place of the former one, said over this link. */
+export function rekeyStatement(
+  { runId, session }: ProofScope,
+  { name, former, next }: { readonly name: string; readonly former: string; readonly next: string },
+): Statement {
+  return { purpose: 'tributary/rekey', runId, session, name, former, next };
 }
 
 function messageStatement(

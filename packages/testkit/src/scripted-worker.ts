@@ -76,6 +76,8 @@ export interface ScriptedWorker {
   readonly name: string;
   readonly credential: string;
   readonly key: SigningKey;
+  /** Of its link. */
+  readonly session: string;
   readonly welcome: MessageOf<'welcome'>;
   readonly channel: Channel;
   readonly plans: readonly MessageOf<'plan'>[];
@@ -114,6 +116,7 @@ export async function startScriptedWorker(options: ScriptedWorkerOptions): Promi
     resolveGoodbye = resolve;
   });
   let welcome: MessageOf<'welcome'>;
+  let session: string;
 
   const note = <M extends Message>(list: M[], message: M) => {
     list.push(message);
@@ -211,6 +214,7 @@ export async function startScriptedWorker(options: ScriptedWorkerOptions): Promi
   const version = options.protocol === undefined ? {} : { protocol: options.protocol };
   try {
     const counterpart = await challengeCoordinator(channel, { fingerprint, ...version });
+    session = counterpart.session;
     const hello = { key, name: options.name, software: 'scripted-worker', secret, now, ...version };
     welcome = await sayHello(channel, counterpart, hello);
     if (options.ready ?? true) await sayReady();
@@ -223,6 +227,7 @@ export async function startScriptedWorker(options: ScriptedWorkerOptions): Promi
     name: options.name,
     credential,
     key,
+    session,
     welcome,
     channel,
     plans,

@@ -49,7 +49,7 @@ export function admit(
   }
   const key = provenKey(hello, scope, state.runId);
   const known = state.members.get(hello.name);
-  const expelled = [...state.members.values()].find((member) => member.revoked && member.key === key);
+  const expelled = [...state.members.values()].find((member) => member.revoked && hadKey(member, key));
   if (expelled?.revoked) throw revokedError(expelled.name, expelled.revoked.reason);
   if (known?.key === key) return { member: known, rejoined: true };
   if (hello.secret === undefined) {
@@ -62,7 +62,7 @@ export function admit(
   }
   const invite = checkInvite(hello.secret, state, now());
   if (known) throw new CoordinatorError('FED_JOIN_NAME_TAKEN', nameTaken(known));
-  const holder = [...state.members.values()].find((member) => member.key === key);
+  const holder = [...state.members.values()].find((member) => hadKey(member, key));
   if (holder) {
     throw new CoordinatorError(
       'FED_JOIN_KEY_TAKEN',
@@ -75,6 +75,11 @@ export function admit(
   const member = state.members.get(hello.name);
   if (!member) throw new Error(`the record of "${hello.name}" was not taken into the state`);
   return { member, rejoined: false };
+}
+
+/** Whether that is the key of this member, or was. */
+export function hadKey({ key, formerKeys }: MemberRecord, asked: string): boolean {
+  return key === asked || formerKeys.includes(asked);
 }
 
 /** Version and clock, asked of sites and of admins alike. */

@@ -45,6 +45,12 @@ export interface TrainRound {
   run(): Promise<void>;
 }
 
+/** What the signature of an offer is bound to. */
+interface OfferScope {
+  readonly session: string;
+  readonly key: string | undefined;
+}
+
 type SiteState = 'pending' | 'pulling' | 'accepted' | 'refused' | 'failed';
 
 interface Site {
@@ -111,6 +117,8 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
 
   const pathOf = (member: Member, digest: string) =>
     join(context.directory.paths.roundSpool(round), `${member.clientId}-${digest.slice(0, 16)}.update`);
+
+  const keyOf = ({ name }: Member) => context.state.members.get(name)?.key;
 
   /** Sites that may still bring an update: those at work, and lost ones for as long as they may come back. */
   function awaited(): string[] {
@@ -256,7 +264,7 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
     member: Member,
     site: Site,
     offer: MessageOf<'offer'>,
-    session: string,
+    scope: OfferScope,
     signal: AbortSignal,
   ): Promise<void> {
     const channel = member.channel;
@@ -292,7 +300,9 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
         pulls--;
         queuedPulls.shift()?.();
       }
-      accept(member, site, offer, session);
+      // Its signature is worth nothing under the new key: it offers again, and its bytes are here.
+      if (keyOf(member) !== scope.key) throw new Error('the site has another key by now');
+      accept(member, site, offer, scope.session);
       void verdict(member, offer, undefined);
     } catch (error) {
       if (site.pull?.abort.signal !== signal) return;
@@ -373,7 +383,7 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
         );
       }
       // Of the link that the offer came over: by the time that all is here, the site may have another.
-      const { session } = member;
+      const scope = { session: member.session, key: keyOf(member) };
       const before = site.pull;
       // On a new link a site offers of itself, and once more when its plan is repeated: the first goes on.
       const same = before?.digest === offer.update.digest && before.channel === member.channel;
@@ -384,7 +394,7 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
       site.movedAt = now();
       // The receipt goes out first: the site serves chunks only once it has it.
       const done = Promise.all([before?.done, new Promise((next) => setImmediate(next))]).then(() =>
-        pull(member, site, offer, session, abort.signal),
+        pull(member, site, offer, scope, abort.signal),
       );
       site.pull = {
         digest: offer.update.digest,

@@ -39,6 +39,18 @@ export type LogEntry =
       readonly key?: string;
       readonly reason: string;
     }
+  /** A site has a new key; what it signs from now on is signed with that. */
+  | {
+      readonly type: 'rekeyed';
+      readonly clientId: string;
+      readonly name: string;
+      readonly key: string;
+      readonly former: string;
+      /** The former key's signature over the message, and the new one's. */
+      readonly proof: KeptProof & { readonly confirmation: string };
+    }
+  /** The coordinator shows another certificate than before: SHA-256 of it, null without TLS. */
+  | { readonly type: 'certificate'; readonly fingerprint: string | null }
   | {
       readonly type: 'round-started';
       readonly round: number;
@@ -115,6 +127,8 @@ export interface MemberRecord {
   readonly name: string;
   /** Base64url of its public key; undefined when it joined under protocol 1, and so can't come back. */
   readonly key: string | undefined;
+  /** Those that it had before. */
+  readonly formerKeys: readonly string[];
   /** Hash of the invite that it came with. */
   readonly invite: string;
   /** Unix millis; undefined when the record's time is not known. */
@@ -156,6 +170,8 @@ export interface RunState {
         accepted: Map<string, AcceptedUpdate>;
       }
     | undefined;
+  /** Of the certificate that was shown last; undefined before the first was recorded. */
+  certificate: string | null | undefined;
   finished: Extract<LogEntry, { type: 'finished' }> | undefined;
 }
 
@@ -168,6 +184,7 @@ export function replay(entries: Iterable<Logged>): RunState {
     invites: new Map(),
     commits: [],
     open: undefined,
+    certificate: undefined,
     finished: undefined,
   };
   for (const entry of entries) apply(state, entry);
@@ -199,6 +216,7 @@ export function apply(state: RunState, entry: Logged): void {
         key: entry.key,
         invite: entry.invite,
         joinedAt: entry.at,
+        formerKeys: [],
         revoked: undefined,
       });
       const invite = state.invites.get(entry.invite);
@@ -207,6 +225,19 @@ export function apply(state: RunState, entry: Logged): void {
     }
     case 'revoked':
       expel(state, entry);
+      break;
+    case 'rekeyed': {
+      const member = state.members.get(entry.name);
+      if (member)
+        state.members.set(entry.name, {
+          ...member,
+          key: entry.key,
+          formerKeys: [...member.formerKeys, entry.former],
+        });
+      break;
+    }
+    case 'certificate':
+      state.certificate = entry.fingerprint;
       break;
     case 'round-started':
       state.open = {

@@ -3,7 +3,7 @@
  * update accepted before it is committed, every site let in by an invite that was good. A coordinator that signs
  * nonsense is found here, not by the chain.
  */
-import { isProven } from '@tributary/shared-protocol';
+import { isProven, isSignedBy, rekeyStatement } from '@tributary/shared-protocol';
 import type { LogRecord } from '../run/log.ts';
 
 /** A statement of the log that contradicts what it said before. */
@@ -24,6 +24,8 @@ interface Story {
   started: boolean;
   readonly invites: Map<string, { uses: number; used: number; withdrawnFor?: string }>;
   readonly members: Map<string, RecordOf<'joined'>>;
+  /** Every key that a site has had, and whose. */
+  readonly keys: Map<string, string>;
   /** Names of those that were expelled. */
   readonly revoked: Set<string>;
   open:
@@ -48,6 +50,7 @@ export function checkMeaning(records: readonly LogRecord[], publicKey: string): 
     started: false,
     invites: new Map(),
     members: new Map(),
+    keys: new Map(),
     revoked: new Set(),
     open: undefined,
     committed: 0,
@@ -88,6 +91,9 @@ function* follow(story: Story, record: LogRecord): Generator<Said> {
     case 'revoked':
       yield* revoke(story, record);
       break;
+    case 'rekeyed':
+      yield* rekey(story, record);
+      break;
     case 'round-started':
       yield* openRound(story, record);
       break;
@@ -118,12 +124,15 @@ function* join(story: Story, record: RecordOf<'joined'>): Generator<Said> {
   if (story.members.has(name)) yield [`lets in "${name}" again`, 'two sites have one name'];
   if ([...story.members.values()].some((member) => member.clientId === clientId))
     yield [`gives "${name}" the number of another site`, 'two sites have one client id'];
-  for (const other of story.revoked)
-    if (record.key !== undefined && story.members.get(other)?.key === record.key)
-      yield [
-        `lets in "${name}" with the key of "${other}"`,
-        'a site that was expelled is back under another name',
-      ];
+  const holder = record.key === undefined ? undefined : story.keys.get(record.key);
+  if (holder !== undefined)
+    yield [
+      `lets in "${name}" with the key of "${holder}"`,
+      story.revoked.has(holder)
+        ? 'a site that was expelled is back under another name'
+        : 'two sites have one key',
+    ];
+  if (record.key !== undefined) story.keys.set(record.key, name);
   const invite = story.invites.get(record.invite);
   if (invite === undefined) yield [`lets in "${name}" by an invite that was never given out`, UNINVITED];
   else if (invite.withdrawnFor !== undefined)
@@ -133,6 +142,26 @@ function* join(story: Story, record: RecordOf<'joined'>): Generator<Said> {
 }
 const EXPELLED = 'a site takes part that the lead has expelled';
 const UNINVITED = 'a site takes part that the lead did not invite';
+
+function* rekey(story: Story, record: RecordOf<'rekeyed'>): Generator<Said> {
+  const { name, key, former, proof } = record;
+  const member = story.members.get(name);
+  const what = `gives "${name}" another key`;
+  if (member?.key !== former || story.revoked.has(name)) {
+    yield [`${what} in place of one that it does not have`, 'the log does not tell who changed it'];
+    return;
+  }
+  if (story.keys.has(key))
+    yield [`${what}, which "${story.keys.get(key)}" has or had`, 'two sites have one key'];
+  const { session, confirmation, ...signed } = proof;
+  const scope = { runId: story.runId, session };
+  const message = { type: 'rekey', publicKey: key, confirmation, signed } as const;
+  const confirmed = isSignedBy(key, rekeyStatement(scope, { name, former, next: key }), confirmation);
+  if (!confirmed || !isProven(message, scope, former))
+    yield [`${what} without the signatures of both`, 'nothing proves that the site wanted it'];
+  story.keys.set(key, name);
+  story.members.set(name, { ...member, key });
+}
 
 function* revoke(story: Story, { name, clientId }: RecordOf<'revoked'>): Generator<Said> {
   const member = story.members.get(name);

@@ -62,7 +62,9 @@ export function createSocketioTransport(options: SocketioTransportOptions = {}):
       if (tls === undefined) {
         throw new TypeError('tls: give { key, cert } to listen, or false to ask for plain HTTP');
       }
-      const http = tls === false ? createHttpServer() : createHttpsServer({ ...tls, minVersion: 'TLSv1.3' });
+      const https = tls === false ? undefined : createHttpsServer({ ...tls, minVersion: 'TLSv1.3' });
+      const http = https ?? createHttpServer();
+      let fingerprint = tls === false ? undefined : fingerprintOf(tls.cert);
       http.on('request', (_request, response) => {
         response.writeHead(404, { 'content-type': 'text/plain' });
         response.end('A Tributary coordinator listens here, for workers only.\n');
@@ -104,7 +106,17 @@ export function createSocketioTransport(options: SocketioTransportOptions = {}):
       const scheme = tls === false ? 'http' : 'https';
       return {
         url: `${scheme}://${hostInUrl(options.publicHost ?? dialableHost(host))}:${boundPort}`,
-        fingerprint: tls === false ? undefined : fingerprintOf(tls.cert),
+        get fingerprint() {
+          return fingerprint;
+        },
+        ...(https === undefined
+          ? {}
+          : {
+              renew(next: { readonly key: string; readonly cert: string }) {
+                https.setSecureContext({ ...next, minVersion: 'TLSv1.3' });
+                fingerprint = fingerprintOf(next.cert);
+              },
+            }),
         async close() {
           await Promise.all([...links].map((link) => link.close('the listener was closed')));
           const closed = io.close();

@@ -18,6 +18,7 @@ import { isPolicyError, WorkerError } from '../errors.ts';
 import type { Guard } from '../policy/guard.ts';
 import type { Delivery } from './delivery.ts';
 import type { Desk } from './desk.ts';
+import { dialCoordinator } from './dial.ts';
 import type { EmitWorkerEvent, PreflightStep } from './events.ts';
 import type { JoinOptions } from './join.ts';
 import { clockStep, ok, preflight } from './preflight.ts';
@@ -87,14 +88,12 @@ const HEARTBEAT_PATIENCE_MS = 15_000;
 
 /** Dials once and stays until the link ends; resolves with how, rejects when it never came to work. */
 export async function openLink(site: Site): Promise<LinkEnd> {
-  const { credential, signal, emit } = site;
-  const { url, fingerprint } = credential;
-  const link = await site.options.transport
-    .connect(url, { ...(fingerprint === undefined ? {} : { fingerprint }), signal })
-    .catch((error: unknown) => {
-      reportUnreachable(site, error);
-      throw error;
-    });
+  const { signal, emit } = site;
+  const link = await dialCoordinator(site).catch((error: unknown) => {
+    reportUnreachable(site, error);
+    throw error;
+  });
+  const { url, fingerprint } = site.credential;
   const channel = createChannel(link);
   const gone = goneOn(signal);
   const halt = site.guard.watch();

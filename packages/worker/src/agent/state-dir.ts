@@ -53,9 +53,14 @@ export interface StateDir {
   /**
    * This site's key in this run; with `create`, made when there is none, and durable before it is returned.
    *
-   * @throws WorkerError FED_WORKER_KEY when it is missing or unreadable
+   * @throws WorkerError FED_WORKER_KEY when it is missing or unreadable; or when a change of it was broken off, unless
+   *   `changing` says that this is to go on with that
    */
-  openKey(options: { readonly create: boolean }): Promise<NodeKey>;
+  openKey(options: { readonly create: boolean; readonly changing?: boolean }): Promise<NodeKey>;
+  /** The key that is to take that one's place, made when there is none yet. */
+  openNextKey(): Promise<SigningKey>;
+  /** Puts the next key in the place of the present one. */
+  adoptNextKey(next: SigningKey): Promise<void>;
   /** Keeps what the coordinator said of the federation, for `tributary policy check`. */
   writeFederation(federation: FederationView, protocol: { readonly minor: number }): Promise<void>;
   /** Lets another agent in. */
@@ -131,6 +136,7 @@ export async function openStateDir(path: string): Promise<StateDir> {
   }
   const credentialPath = join(path, 'credential.json');
   const keyPath = join(path, 'node.key');
+  const nextKeyPath = join(path, 'node.key.next');
   return {
     path,
     modelsDir,
@@ -149,7 +155,13 @@ export async function openStateDir(path: string): Promise<StateDir> {
     },
     writeCredential: (credential) =>
       writeFileAtomic(credentialPath, `${JSON.stringify(credential, undefined, 2)}\n`, 0o600),
-    async openKey({ create }) {
+    async openKey({ create, changing = false }) {
+      if (!changing && (await readText(nextKeyPath)) !== undefined) {
+        throw new WorkerError(
+          'FED_WORKER_KEY',
+          `${nextKeyPath} is there: a change of key was broken off; \`tributary rotate key\` goes on with it`,
+        );
+      }
       const pem = await readText(keyPath);
       if (pem !== undefined) return { key: parseKey(pem, keyPath), path: keyPath, made: false };
       if (!create) {
@@ -162,6 +174,19 @@ export async function openStateDir(path: string): Promise<StateDir> {
       await writeFileAtomic(keyPath, key.pem, 0o600);
       crashPoint('agent:after-key');
       return { key, path: keyPath, made: true };
+    },
+    async openNextKey() {
+      const pem = await readText(nextKeyPath);
+      if (pem !== undefined) return parseKey(pem, nextKeyPath);
+      const key = createSigningKey();
+      await writeFileAtomic(nextKeyPath, key.pem, 0o600);
+      crashPoint('agent:after-next-key');
+      return key;
+    },
+    async adoptNextKey(next) {
+      await writeFileAtomic(keyPath, next.pem, 0o600);
+      crashPoint('agent:after-new-key');
+      await rm(nextKeyPath, { force: true });
     },
     writeFederation: (federation, { minor }) =>
       writeFileAtomic(join(path, FEDERATION_FILE), `${JSON.stringify({ version: 1, minor, federation })}\n`),

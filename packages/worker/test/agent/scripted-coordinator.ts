@@ -43,6 +43,10 @@ export interface ScriptedCoordinator {
   addModel(bytes: Uint8Array): Promise<BlobRef>;
   plan(plan: Partial<MessageOf<'plan'>> & { model: BlobRef }): Promise<void>;
   goodbye(code?: string, reason?: string): Promise<void>;
+  /** Its usual answer to `hello`. */
+  welcome(): MessageOf<'welcome'>;
+  /** Shows another certificate from now on. */
+  renew(tls: { readonly key: string; readonly cert: string }): void;
   /** Closes the present link. */
   drop(): Promise<void>;
   close(): Promise<void>;
@@ -74,19 +78,21 @@ export async function scriptedCoordinator(
     }
   }
 
+  const welcome = (): MessageOf<'welcome'> => ({
+    type: 'welcome',
+    protocol: PROTOCOL_VERSION,
+    clientId: 'client-1',
+    clockMs: Date.now(),
+    heartbeatMs,
+    federation,
+  });
+
   const usual: Handlers = {
     challenge: (message) => {
       const scope = { runId: federation.runId, fingerprint: listener.fingerprint };
       return challenged(message, { ...scope, session: newNonce(), key });
     },
-    hello: () => ({
-      type: 'welcome',
-      protocol: PROTOCOL_VERSION,
-      clientId: 'client-1',
-      clockMs: Date.now(),
-      heartbeatMs,
-      federation,
-    }),
+    hello: () => welcome(),
     offer(message, channel) {
       void pull(message, channel);
       return { type: 'receipt', decision: 'send' };
@@ -132,7 +138,11 @@ export async function scriptedCoordinator(
     shelf,
     chunksAsked,
     url: listener.url,
-    fingerprint: listener.fingerprint,
+    get fingerprint() {
+      return listener.fingerprint;
+    },
+    welcome,
+    renew: (tls) => listener.renew?.(tls),
     on,
     channels,
     updates,
