@@ -54,6 +54,7 @@ const AGENT_POINTS = [
   'agent:after-hello',
   'agent:after-credential',
   'agent:after-ready',
+  'agent:after-records',
   'agent:on-plan',
   'agent:on-plan#3',
   'agent:mid-fetch#2',

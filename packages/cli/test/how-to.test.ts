@@ -99,7 +99,10 @@ describe('the how-to pages', () => {
     evaluate = '',
     verify = '',
   ] = commandsIn(LEAD, 'blocks');
-  const [doctor = '', joinWithInvite = '', joinAgain = '', rotateKey = ''] = commandsIn(SITE, 'blocks');
+  const [doctor = '', joinWithInvite = '', joinAgain = '', rotateKey = '', verifyCopy = ''] = commandsIn(
+    SITE,
+    'blocks',
+  );
 
   test('a lead and two sites follow them from init to export', { timeout: 240_000 }, async () => {
     // Lead, 2 and 3: init, and the keys that the page says to set. The images are of 28 pixels here, and grey.
@@ -208,11 +211,21 @@ describe('the how-to pages', () => {
 
     // Lead, 10: whoever has the run directory and the key can check it.
     expect(lastOf(await ask(lead, verify, '--json'))).toMatchObject({ ok: true, pinned: true, rounds: 3 });
+    // Site, 5: so can each site check what it was told, and the log against it.
+    const { runId } = lastOf(await ask(lead, status, '--json'));
+    for (const site of ['east', 'west']) {
+      const folder = join(dir, site, 'state', 'sites', String(runId), site);
+      PLACES.set('STATE-FOLDER', folder);
+      const copy = lastOf(await ask(join(dir, site), verifyCopy, '--json'));
+      expect(copy).toMatchObject({ ok: true, site, rounds: 3, signedUpdates: 3 });
+      const compared = lastOf(await ask(lead, verify, '--json', '--copy', folder));
+      expect(compared).toMatchObject({ ok: true });
+    }
   });
 
   test('no command of theirs was left out', () => {
     const named = [LEAD, SITE].flatMap((page) => commandsIn(page, 'blocks'));
-    expect(named).toHaveLength(12);
+    expect(named).toHaveLength(13);
     expect(named.filter((line) => !carriedOut.has(line))).toEqual([]);
     // Those in sentences are the same lines again, or were carried out as well.
     const inSentences = [LEAD, SITE].flatMap((page) => commandsIn(page, 'sentences'));

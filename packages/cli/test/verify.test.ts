@@ -1,5 +1,5 @@
 /** `tributary verify` on run directories that a coordinator left, whole and broken. */
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createCoordinator, type ModelArtifact, resolveFederation } from '@tributary/coordinator';
@@ -10,6 +10,7 @@ import { run } from './support.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'tributary-verify-'));
 const runDir = join(dir, 'runs', 'tiny');
+const stateDir = join(dir, 'state');
 let key: string;
 
 beforeAll(async () => {
@@ -25,10 +26,16 @@ beforeAll(async () => {
   const coordinator = await createCoordinator({ federation, artifact, runDir, transport });
   const invite = coordinator.invite();
   const train = ({ global }: { global: readonly object[] }) => ({ numExamples: 1, tensors: global as never });
-  await startScriptedWorker({ transport, name: 'north', invite, train });
+  const site = await startScriptedWorker({ transport, name: 'north', invite, train, recordsUpTo: -1 });
   await coordinator.run();
   await coordinator.close();
   key = coordinator.logPublicKey;
+  // A state folder as the worker keeps it.
+  mkdirSync(stateDir);
+  const { runId } = coordinator;
+  const credential = { version: 2, url: 'memory:x', runId, name: 'north', publicKey: key, confirmed: true };
+  writeFileSync(join(stateDir, 'credential.json'), JSON.stringify(credential));
+  writeFileSync(join(stateDir, 'records.jsonl'), site.records.map((line) => `${line}\n`).join(''));
 });
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
@@ -63,6 +70,33 @@ describe('verify', () => {
       ok: false,
       findings: [{ kind: 'changed', file: 'log.jsonl', line }],
     });
+  });
+
+  test('a site checks its copy, and its lead’s log against it', async () => {
+    const { code, out } = await run(dir, 'verify', 'state');
+    expect(code).toBe(0);
+    expect(out).toContain('1 update of this site');
+    expect(out).toContain('as this site has pinned it');
+    expect((await run(dir, 'verify', 'tiny', '--copy', 'state')).code).toBe(0);
+    // The lead's log ends before what the site was told.
+    const copy = join(dir, 'cut');
+    cpSync(runDir, copy, { recursive: true });
+    const lines = readFileSync(join(copy, 'log.jsonl'), 'utf8').split('\n').slice(0, -2);
+    writeFileSync(join(copy, 'log.jsonl'), lines.map((line) => `${line}\n`).join(''));
+    rmSync(join(copy, 'log.head'));
+    const cut = await run(dir, 'verify', copy, '--copy', 'state');
+    expect(cut.code).toBe(12);
+    expect(cut.out).toContain(
+      `log.jsonl, line ${lines.length + 1} is where the log ends, and a site has line`,
+    );
+    // And a copy that was touched names its line.
+    const broken = join(dir, 'broken-state');
+    cpSync(stateDir, broken, { recursive: true });
+    const text = readFileSync(join(broken, 'records.jsonl'), 'utf8');
+    writeFileSync(join(broken, 'records.jsonl'), text.replace('"numExamples":1', '"numExamples":2'));
+    const touched = await run(dir, 'verify', broken);
+    expect(touched.code).toBe(12);
+    expect(touched.out).toContain('records.jsonl, line 3 does not match its own hash');
   });
 
   test('another run’s key, and what is no key, are refused', async () => {

@@ -16,6 +16,7 @@ import { globalModel, writeCheckpoint } from './checkpoint.ts';
 import type { ModelArtifact, ResolvedFederation } from './config/resolve.ts';
 import { createDesk, createPhase } from './desk.ts';
 import { CoordinatorError } from './errors.ts';
+import { createChronicle } from './members/chronicle.ts';
 import { createRoster } from './members/roster.ts';
 import { hashSecret, newSecret } from './members/secrets.ts';
 import type { NewEvent, RunContext } from './round/context.ts';
@@ -136,6 +137,7 @@ async function start(
   const { federation, now = Date.now } = options;
   const strategy = createStrategy(federation);
   const state = replay(log.records);
+  const chronicle = createChronicle(log.records);
   const roster = createRoster(now);
   const stopper = new AbortController();
   const signal = options.signal ? AbortSignal.any([options.signal, stopper.signal]) : stopper.signal;
@@ -155,7 +157,9 @@ async function start(
     signal,
     now,
     record(entry: LogEntry, durability) {
-      apply(state, log.append(entry, durability));
+      const record = log.append(entry, durability);
+      apply(state, record);
+      chronicle.add(record, durability?.durable ?? false);
     },
     emit(event: NewEvent) {
       if (event.type === 'waiting') wait = event.next;
@@ -182,6 +186,7 @@ async function start(
     context,
     shelf,
     phase,
+    chronicle,
     fingerprint: async () => (await listening).fingerprint ?? null,
     modelBytes: () => current.model.frame.byteLength,
     status,

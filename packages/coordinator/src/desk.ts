@@ -22,6 +22,8 @@ import {
 import { federationView } from './config/resolve.ts';
 import { CoordinatorError } from './errors.ts';
 import { admit, checkHello, revokedError } from './members/admission.ts';
+import type { Chronicle } from './members/chronicle.ts';
+import { createCourier } from './members/courier.ts';
 import { createProofCheck } from './members/proof-check.ts';
 import { rekeyingOf } from './members/rekeying.ts';
 import { type Revocation, revocationOf } from './members/revocation.ts';
@@ -56,6 +58,7 @@ export interface DeskOptions {
   readonly context: RunContext;
   readonly shelf: BlobShelf;
   readonly phase: Phase;
+  readonly chronicle: Chronicle;
   /** Resolves, once this coordinator listens, with the certificate's that it shows now; null without TLS. */
   readonly fingerprint: () => Promise<string | null>;
   readonly modelBytes: () => number;
@@ -101,6 +104,7 @@ export function createDesk(options: DeskOptions): Desk {
   const { roster, now, federation, state } = context;
   const heartbeatMs = Math.round(federation.deadlines.heartbeatSeconds * 1000);
   const channels = new Set<Channel>();
+  const courier = createCourier(options.chronicle);
   let chunkBytes: number | undefined;
   const watch = setInterval(() => {
     for (const member of roster.members.values()) {
@@ -239,7 +243,12 @@ export function createDesk(options: DeskOptions): Desk {
           engine: message.site.engine,
         });
         // After the answer, so that a plan never overtakes it.
-        setImmediate(() => roster.changed(member));
+        setImmediate(() => {
+          const { channel } = member;
+          if (channel && message.recordsUpTo !== undefined)
+            courier.begin(channel, member.name, message.recordsUpTo);
+          roster.changed(member);
+        });
         return { type: 'ok' };
       case 'heartbeat':
         member.state = message.state;
@@ -382,6 +391,7 @@ export function createDesk(options: DeskOptions): Desk {
   /** Tells an expelled site why, and closes its link; a site that does not answer is not waited for. */
   async function sendAway(channel: Channel, { code, message }: CoordinatorError): Promise<void> {
     try {
+      await Promise.race([courier.idle(channel), pause(GOODBYE_TIMEOUT_MS)]);
       await channel.call({ type: 'goodbye', code, reason: message }, 'ok', { timeoutMs: GOODBYE_TIMEOUT_MS });
     } catch {
       // It hears the same when it says hello again.
@@ -393,6 +403,7 @@ export function createDesk(options: DeskOptions): Desk {
     const { channel } = member;
     if (!channel || !phase.goodbye) return;
     try {
+      await Promise.race([courier.idle(channel), pause(GOODBYE_TIMEOUT_MS)]);
       await channel.call({ type: 'goodbye', ...phase.goodbye }, 'ok', { timeoutMs: GOODBYE_TIMEOUT_MS });
       member.lostAt = Number.NEGATIVE_INFINITY;
     } catch {
@@ -414,6 +425,11 @@ export function createDesk(options: DeskOptions): Desk {
 
 function openRound({ plan }: TrainRound) {
   return { round: plan.round, cohort: plan.cohort, base: plan.model.digest };
+}
+
+/** Keeps no process alive. */
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms).unref());
 }
 
 function unexpected(what: string): ProtocolError {

@@ -30,5 +30,7 @@ export type {
   StreamingStrategy,
   UpdateFacts,
 } from './strategy.ts';
+export type { CopyOptions, CopyReport } from './verify/verify-copy.ts';
+export { verifyCopy } from './verify/verify-copy.ts';
 export type { Finding, FindingKind, VerifyOptions, VerifyReport } from './verify/verify-run.ts';
 export { verifyRun } from './verify/verify-run.ts';

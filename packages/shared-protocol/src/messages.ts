@@ -93,7 +93,13 @@ export const messageSchema = z.discriminatedUnion('type', [
     federation: federationViewSchema,
   }),
   /** worker → coordinator: data checked, preflight passed, plans are welcome. Answered by `ok`. */
-  z.strictObject({ type: z.literal('ready'), site: siteReportSchema, signed: proofSchema }),
+  z.strictObject({
+    type: z.literal('ready'),
+    site: siteReportSchema,
+    /** Number of the last line of the log that this site keeps a copy of, -1 for none; absent: it wants none. */
+    recordsUpTo: z.int().min(-1).optional(),
+    signed: proofSchema,
+  }),
   /** worker → coordinator, every heartbeatMs. Answered by `ok`. */
   z.strictObject({
     type: z.literal('heartbeat'),
@@ -177,6 +183,11 @@ export const messageSchema = z.discriminatedUnion('type', [
     confirmation: signature,
     signed: proofSchema,
   }),
+  /**
+   * coordinator → worker: lines of the log that concern this site, in order, without their ends. Answered by `ok` once
+   * they are kept.
+   */
+  z.strictObject({ type: z.literal('records'), lines: z.array(z.string()).min(1) }),
   /** coordinator → worker: the run has ended, or this site is expelled. Answered by `ok`. */
   z.strictObject({ type: z.literal('goodbye'), code: z.string(), reason: z.string() }),
   /** worker → coordinator: leaving on purpose. Answered by `ok`. */

@@ -68,7 +68,7 @@ export const MESSAGES: readonly Message[] = [
     heartbeatMs: 5000,
     federation: FEDERATION,
   },
-  { type: 'ready', site: SITE, signed: SIGNED },
+  { type: 'ready', site: SITE, recordsUpTo: 41, signed: SIGNED },
   { type: 'heartbeat', state: 'training', round: 2, progress: 0.25 },
   {
     type: 'plan',
@@ -103,6 +103,7 @@ export const MESSAGES: readonly Message[] = [
     signed: SIGNED,
   },
   { type: 'rekey', publicKey: KEY, confirmation: SIGNATURE, signed: SIGNED },
+  { type: 'records', lines: ['{"type":"finished","round":3}'] },
   { type: 'goodbye', code: 'FED_RUN_FINISHED', reason: 'all rounds are done' },
   { type: 'leave', reason: 'stopped by its operator', signed: SIGNED },
   { type: 'get-status' },

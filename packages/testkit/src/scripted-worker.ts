@@ -60,6 +60,8 @@ export interface ScriptedWorkerOptions {
   readonly site?: Partial<SiteReport>;
   /** Says `ready` after `welcome`. @default true */
   readonly ready?: boolean;
+  /** Asks for the log's lines that concern it, after that number, and keeps them in `records`. */
+  readonly recordsUpTo?: number;
   /** Undefined: this site never answers the plan. Thrown errors become a `failure`. */
   readonly train?: (job: ScriptedJob) => ScriptedUpdate | undefined | Promise<ScriptedUpdate | undefined>;
   readonly evaluate?: (
@@ -83,9 +85,11 @@ export interface ScriptedWorker {
   readonly plans: readonly MessageOf<'plan'>[];
   readonly receipts: readonly MessageOf<'receipt'>[];
   readonly verdicts: readonly MessageOf<'verdict'>[];
+  /** Lines of the log that it was brought. */
+  readonly records: readonly string[];
   readonly goodbye: Promise<MessageOf<'goodbye'>>;
   /** Resolves with the first message of that kind, past or to come, that fits. */
-  until<T extends 'plan' | 'receipt' | 'verdict'>(
+  until<T extends 'plan' | 'receipt' | 'verdict' | 'records'>(
     type: T,
     fits?: (message: MessageOf<T>) => boolean,
   ): Promise<MessageOf<T>>;
@@ -109,7 +113,8 @@ export async function startScriptedWorker(options: ScriptedWorkerOptions): Promi
   const plans: MessageOf<'plan'>[] = [];
   const receipts: MessageOf<'receipt'>[] = [];
   const verdicts: MessageOf<'verdict'>[] = [];
-  const seen = { plan: plans, receipt: receipts, verdict: verdicts } as const;
+  const brought: MessageOf<'records'>[] = [];
+  const seen = { plan: plans, receipt: receipts, verdict: verdicts, records: brought } as const;
   const waiters = new Set<() => void>();
   let resolveGoodbye: (message: MessageOf<'goodbye'>) => void;
   const goodbye = new Promise<MessageOf<'goodbye'>>((resolve) => {
@@ -138,6 +143,9 @@ export async function startScriptedWorker(options: ScriptedWorkerOptions): Promi
         const { body } = await shelf.answer(message).catch(() => ({ body: new Uint8Array(0) }));
         return await options.onChunk(message, body);
       }
+      case 'records':
+        note(brought, message);
+        return { type: 'ok' };
       case 'goodbye':
         resolveGoodbye(message);
         return { type: 'ok' };
@@ -206,7 +214,8 @@ export async function startScriptedWorker(options: ScriptedWorkerOptions): Promi
       engine: 'script',
       ...options.site,
     };
-    await channel.call({ type: 'ready', site }, 'ok');
+    const { recordsUpTo } = options;
+    await channel.call({ type: 'ready', site, ...(recordsUpTo === undefined ? {} : { recordsUpTo }) }, 'ok');
   }
 
   const secret = options.secret ?? invite?.secret;
@@ -233,8 +242,11 @@ export async function startScriptedWorker(options: ScriptedWorkerOptions): Promi
     plans,
     receipts,
     verdicts,
+    get records() {
+      return brought.flatMap(({ lines }) => lines);
+    },
     goodbye,
-    until<T extends 'plan' | 'receipt' | 'verdict'>(
+    until<T extends 'plan' | 'receipt' | 'verdict' | 'records'>(
       type: T,
       fits: (message: MessageOf<T>) => boolean = () => true,
     ) {

@@ -218,7 +218,7 @@ function* accept(story: Story, record: RecordOf<'update-accepted'>): Generator<S
     yield [`${what}, whose cohort it is not in`, 'a site took part that was not asked'];
   if (story.revoked.has(name)) yield [`${what} after it was expelled`, EXPELLED];
   const key = story.members.get(name)?.key;
-  if (key !== undefined && !isSignedOffer(story, record, key))
+  if (key !== undefined && !isSignedOffer(story.runId, record, key))
     yield [
       `${what} without that site’s signature over it`,
       'nothing proves that the update came from the site; the coordinator may have made it up',
@@ -227,7 +227,7 @@ function* accept(story: Story, record: RecordOf<'update-accepted'>): Generator<S
 }
 
 /** Whether the site with `key` signed the offer that the record is of. */
-function isSignedOffer({ runId }: Story, record: RecordOf<'update-accepted'>, key: string): boolean {
+export function isSignedOffer(runId: string, record: RecordOf<'update-accepted'>, key: string): boolean {
   const { round, numExamples, metrics, digest, bytes, offer } = record;
   if (offer === undefined) return false;
   const { base, chunkBytes, session, ...signed } = offer;
@@ -269,6 +269,7 @@ function* commit(story: Story, record: RecordOf<'committed'>): Generator<Said> {
   story.open = undefined;
 }
 
-function short(digest: string): string {
+/** The beginning of a digest, for sentences. */
+export function short(digest: string): string {
   return `${digest.slice(0, 12)}…`;
 }

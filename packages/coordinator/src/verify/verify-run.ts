@@ -12,6 +12,7 @@ import { type RunPaths, runPaths } from '../run/directory.ts';
 import { headBytes, readHead } from '../run/head.ts';
 import { hasHead, type LogRecord } from '../run/log.ts';
 import { checkMeaning } from './meaning.ts';
+import { compareCopy, readCopy } from './verify-copy.ts';
 
 export type FindingKind =
   /** Of one line of the log by itself. */
@@ -71,6 +72,8 @@ export interface VerifyReport {
 export interface VerifyOptions {
   /** Base64url of the run's public key, from a source that is trusted. @default the key that the log names */
   readonly publicKey?: string;
+  /** Copies of the log's lines that sites have kept, which the log must agree with. */
+  readonly copies?: readonly { readonly file: string; readonly bytes: Uint8Array }[];
 }
 
 /** Checks all of `runDir`. Throws only when there is no log that could be read. */
@@ -96,6 +99,8 @@ export function verifyRun(runDir: string, options: VerifyOptions = {}): VerifyRe
   const { records, fault, tornBytes } = checkChain(bytes, publicKey);
   if (fault) findings.push({ file: 'log.jsonl', ...fault });
   const head = fault === undefined && checkEnd(traces, records, publicKey, findings, notes);
+  if (fault === undefined)
+    for (const copy of options.copies ?? []) checkAgainst(copy, records, publicKey, findings);
   if (tornBytes > 0 && findings.length === 0)
     notes.push(
       `after its last whole line the log has ${tornBytes} bytes of another: what a crash leaves; they are cut off when the run goes on`,
@@ -138,6 +143,17 @@ function reportOf(
     signedUpdates: records.filter((record) => record.type === 'update-accepted' && record.offer).length,
     ...rest,
   };
+}
+
+/** What a copy can't vouch for is not held against the log, but said. */
+function checkAgainst(
+  { file, bytes }: { readonly file: string; readonly bytes: Uint8Array },
+  records: readonly LogRecord[],
+  publicKey: string,
+  findings: Finding[],
+): void {
+  const copy = readCopy(bytes, { file, publicKey });
+  findings.push(...copy.findings, ...compareCopy(records, copy.records, file));
 }
 
 /** The key that the log's first line names, whatever else is wrong with that line. */

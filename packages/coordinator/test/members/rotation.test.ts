@@ -11,6 +11,7 @@ import { createSocketioTransport } from '@tributary/shared-protocol/socketio';
 import { keyFrom, type ScriptedWorker } from '@tributary/testkit';
 import { describe, expect, it } from 'vitest';
 import { type LogRecord, runPaths, verifyRun } from '../../src/index.ts';
+import { checkMeaning } from '../../src/verify/meaning.ts';
 import { adds, startRun, type TestRun } from '../federation.ts';
 
 const records = (run: TestRun) =>
@@ -46,6 +47,25 @@ describe('a site’s change of key', () => {
       { name: 'a', key: keyFrom('new').publicKey, former: first.key.publicKey },
     ]);
     expect(verifyRun(run.runDir)).toMatchObject({ ok: true, rounds: 2, signedUpdates: 4 });
+  });
+
+  it('is found in the log when the site did not want it', async () => {
+    const run = await startRun();
+    const site = await run.join('a');
+    await rekey(run, site, 'new');
+    const { logPublicKey } = run.coordinator;
+    expect(checkMeaning(records(run), logPublicKey)).toEqual([]);
+    const says = (change: object) =>
+      checkMeaning(
+        records(run).map((r) => (r.type === 'rekeyed' ? { ...r, ...change } : r)),
+        logPublicKey,
+      ).map(({ what }) => what);
+    const stolen = { key: createSigningKey().publicKey };
+    expect(says(stolen)).toEqual(['gives "a" another key without the signatures of both']);
+    expect(says({ former: createSigningKey().publicKey })).toEqual([
+      'gives "a" another key in place of one that it does not have',
+    ]);
+    expect(says({ key: site.key.publicKey })[0]).toContain('which "a" has or had');
   });
 
   it('needs the signature of the new key, and a key that no site has or had', async () => {

@@ -16,6 +16,7 @@ import { createDelivery } from './delivery.ts';
 import { createDesk } from './desk.ts';
 import type { EmitWorkerEvent, WorkerEvent, WorkerSummary } from './events.ts';
 import { isFinal, openLink, type Site } from './link.ts';
+import { openRecords } from './records.ts';
 import { openSpool } from './spool.ts';
 import {
   type Credential,
@@ -122,6 +123,7 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
     const { step } = guard;
     emit({ type: 'preflight', step });
     const credential = await settleCredential(state, stored, options, invite, wantedName);
+    const records = await openRecords(state.recordsFile);
     const uplink = createUplink();
     const delivery = createDelivery(spool, createBlobShelf(), guard, emit);
     const signal = options.signal ?? new AbortController().signal;
@@ -138,6 +140,7 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
       over: over.signal,
       uplink,
       delivery,
+      records,
       guard,
       prepare(federation) {
         const { engine = 'auto', threads, imageThreads, maxCacheBytes } = options;

@@ -22,6 +22,7 @@ import { dialCoordinator } from './dial.ts';
 import type { EmitWorkerEvent, PreflightStep } from './events.ts';
 import type { JoinOptions } from './join.ts';
 import { clockStep, ok, preflight } from './preflight.ts';
+import type { SiteRecords } from './records.ts';
 import type { Credential, StateDir } from './state-dir.ts';
 import { type Trainer, type TrainerKeeper, withAttempts } from './trainer-keeper.ts';
 import type { Uplink } from './uplink.ts';
@@ -41,6 +42,7 @@ export interface Site {
   readonly over: AbortSignal;
   readonly uplink: Uplink;
   readonly delivery: Delivery;
+  readonly records: SiteRecords;
   readonly guard: Guard;
   /** Makes keeper and desk for the federation, once. */
   prepare(federation: FederationView): TrainerKeeper;
@@ -125,7 +127,8 @@ export async function openLink(site: Site): Promise<LinkEnd> {
     refuseByPolicy(site, welcome);
     const ready = readyFor(site, welcome.federation);
     const trainer = await Promise.race([ready, brokenOff, gone.promise, halt.promise]);
-    await channel.call({ type: 'ready', site: trainer.site }, 'ok', { signal });
+    const recordsUpTo = site.records.upTo;
+    await channel.call({ type: 'ready', site: trainer.site, recordsUpTo }, 'ok', { signal });
     crashPoint('agent:after-ready');
     site.links++;
     site.uplink.up(channel);
@@ -300,6 +303,9 @@ async function answer(
       return { type: 'ok' };
     case 'chunk':
       return site.delivery.onChunk(message);
+    case 'records':
+      await keepRecords(site, message.lines);
+      return { type: 'ok' };
     case 'goodbye': {
       const { code, reason } = message;
       onGoodbye({ code, reason });
@@ -311,6 +317,17 @@ async function answer(
     'FED_PROTOCOL_MESSAGE_UNEXPECTED',
     `this site has no answer to "${message.type}" now`,
   );
+}
+
+/** Lines that can't be kept now are brought again on the next link: nothing else of this site waits for them. */
+async function keepRecords({ records, credential, emit }: Site, lines: readonly string[]): Promise<void> {
+  try {
+    await records.take(lines, credential.publicKey ?? '');
+    crashPoint('agent:after-records');
+  } catch (error) {
+    emit({ type: 'log', message: `this site’s copy of the log: ${(error as Error).message}` });
+    throw error;
+  }
 }
 
 /**

@@ -33,6 +33,7 @@ const credentialSchema = z.strictObject({
 /** How a site finds its coordinator again and knows it. What convinces that one is the key in `node.key`. */
 export type Credential = z.infer<typeof credentialSchema>;
 
+const RECORDS_FILE = 'records.jsonl';
 const FEDERATION_FILE = 'federation.json';
 const keptSchema = z.strictObject({
   version: z.literal(1),
@@ -46,6 +47,8 @@ export interface StateDir {
   readonly spoolDir: string;
   /** Scratch space of the trainer process. */
   readonly workDir: string;
+  /** The site's copy of the log's lines that concern it. */
+  readonly recordsFile: string;
   /** What the site's policy counts. */
   readonly ledgerFile: string;
   readCredential(): Promise<Credential | undefined>;
@@ -142,6 +145,7 @@ export async function openStateDir(path: string): Promise<StateDir> {
     modelsDir,
     spoolDir,
     workDir,
+    recordsFile: join(path, RECORDS_FILE),
     ledgerFile: join(path, 'policy-ledger.json'),
     async readCredential() {
       const text = await readText(credentialPath);
@@ -204,6 +208,10 @@ export interface SiteFacts {
   readonly url: string;
   readonly fingerprint: string | undefined;
   readonly name: string;
+  /** Base64url of the run's key; undefined before the first link when the invite had none. */
+  readonly publicKey: string | undefined;
+  /** The site's copy of the log, which need not be there. */
+  readonly recordsFile: string;
   /** Undefined when no coordinator has let this site in yet. */
   readonly federation: FederationView | undefined;
   /** Minor of the protocol that was spoken. */
@@ -215,8 +223,9 @@ export async function readSiteFacts(path: string): Promise<SiteFacts | undefined
   const credential = credentialSchema.safeParse(await readJson(join(path, 'credential.json')));
   if (!credential.success) return undefined;
   const kept = keptSchema.safeParse(await readJson(join(path, FEDERATION_FILE)));
-  const { url, fingerprint, name } = credential.data;
-  return { url, fingerprint, name, federation: kept.data?.federation, minor: kept.data?.minor };
+  const { url, fingerprint, name, publicKey } = credential.data;
+  const { federation, minor } = kept.data ?? {};
+  return { url, fingerprint, name, publicKey, recordsFile: join(path, RECORDS_FILE), federation, minor };
 }
 
 /** Removes what a killed agent was about to put in a file's place. */

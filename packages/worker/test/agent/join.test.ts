@@ -5,10 +5,12 @@ import {
   createCertificate,
   createSigningKey,
   encodeInvite,
+  FIRST_PREV,
   isProven,
   ProtocolError,
   RemoteError,
   readSigningKey,
+  signRecord,
   type Transport,
 } from '@tributary/shared-protocol';
 import { createMemoryTransport } from '@tributary/shared-protocol/memory';
@@ -156,6 +158,23 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
       stateDir,
     });
     expect(await readdir(join(stateDir, 'spool'))).toEqual([]);
+  });
+
+  test('keeps the lines of the log that it is brought, and says on the next link how far it has got', async () => {
+    startAgent();
+    expect((await coordinator.received('ready')).recordsUpTo).toBe(-1);
+    const line = JSON.stringify(
+      signRecord({ type: 'run-started', seq: 4, at: 1, config: 'c', prev: FIRST_PREV }, coordinator.key),
+    );
+    const bring = (text: string) =>
+      coordinator.channels.at(-1)!.call({ type: 'records', lines: [text] }, 'ok');
+    await bring(line);
+    expect(await readFile(join(stateDir, 'records.jsonl'), 'utf8')).toBe(`${line}\n`);
+    await expect(bring(line.replace('"at":1', '"at":2'))).rejects.toMatchObject({
+      code: 'FED_WORKER_RECORDS',
+    });
+    await coordinator.drop();
+    expect((await coordinator.received('ready', 2)).recordsUpTo).toBe(4);
   });
 
   test('expelled while it checks its data: ends with the reason, and starts no trainer behind its back', async () => {
