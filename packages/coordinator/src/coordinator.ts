@@ -232,7 +232,6 @@ async function start(
         'this coordinator shows no certificate of its own: over NATS it is the server’s, and without TLS there is none',
       );
     listener.renew(await options.renewCertificate());
-    crashPoint('coordinator:after-renewal');
     sayListening();
     return listener.fingerprint ?? '';
   }

@@ -310,7 +310,6 @@ export function createDesk(options: DeskOptions): Desk {
     const entry = rekeyingOf(state, name, session, message);
     if (!entry) return;
     context.record(entry, { durable: true });
-    crashPoint('coordinator:after-rekey-record');
   }
 
   function answerOffer(member: Member, offer: MessageOf<'offer'>): MessageOf<'receipt'> {
@@ -374,7 +373,6 @@ export function createDesk(options: DeskOptions): Desk {
     const entry = revocationOf(state, revocation);
     if (!entry) return;
     context.record(entry, { durable: true });
-    crashPoint('coordinator:after-revoke-record');
     const { name, reason } = revocation;
     const member = roster.members.get(name);
     context.emit({ type: 'revoked', clientId: state.members.get(name)?.clientId ?? '', name, reason });

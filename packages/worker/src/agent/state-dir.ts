@@ -184,12 +184,10 @@ export async function openStateDir(path: string): Promise<StateDir> {
       if (pem !== undefined) return parseKey(pem, nextKeyPath);
       const key = createSigningKey();
       await writeFileAtomic(nextKeyPath, key.pem, 0o600);
-      crashPoint('agent:after-next-key');
       return key;
     },
     async adoptNextKey(next) {
       await writeFileAtomic(keyPath, next.pem, 0o600);
-      crashPoint('agent:after-new-key');
       await rm(nextKeyPath, { force: true });
     },
     writeFederation: (federation, { minor }) =>
