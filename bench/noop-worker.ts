@@ -5,11 +5,13 @@
 import { readFileSync } from 'node:fs';
 import {
   type BlobSink,
+  challengeCoordinator,
   createBlobShelf,
   createChannel,
+  createSigningKey,
   fetchBlob,
   type MessageOf,
-  PROTOCOL_VERSION,
+  sayHello,
 } from '@tributary/shared-protocol';
 import { party } from './party.ts';
 import { createTransport } from './transport.ts';
@@ -34,18 +36,13 @@ channel.handle(async (message) => {
   if (message.type === 'plan') void work(message);
   return { type: 'ok' };
 });
-await channel.call(
-  {
-    type: 'hello',
-    protocol: PROTOCOL_VERSION,
-    software: 'bench',
-    role: 'worker',
-    name: setup.name,
-    secret: setup.invite.secret,
-    clockMs: Date.now(),
-  },
-  'welcome',
-);
+await sayHello(channel, await challengeCoordinator(channel, pin), {
+  key: createSigningKey(),
+  software: 'bench',
+  name: setup.name,
+  secret: setup.invite.secret,
+  now: Date.now,
+});
 await channel.call(
   {
     type: 'ready',

@@ -50,9 +50,11 @@ const COORDINATOR_POINTS = [
   'coordinator:after-finish-record',
 ];
 const AGENT_POINTS = [
+  'agent:after-key',
   'agent:after-hello',
   'agent:after-credential',
   'agent:after-ready',
+  'agent:after-records',
   'agent:on-plan',
   'agent:on-plan#3',
   'agent:mid-fetch#2',

@@ -77,7 +77,8 @@ test('a refused cohort is in the log round by round, a refused federation as the
   const careful = sites[2]!;
 
   const log = verifyRunLog(runPaths(runDir).log, coordinator.logPublicKey);
-  const records = (type: string) => log.filter((record) => record.type === type) as Record<string, unknown>[];
+  const records = (type: string): Record<string, unknown>[] =>
+    log.filter((record) => record.type === type).map((record) => ({ ...record }));
   expect(records('left')).toEqual([
     expect.objectContaining({
       name: 'stranger',

@@ -43,6 +43,7 @@ export const EXIT_CODES = [
   { code: 9, name: 'storage', meaning: 'The disk is full, or a folder is locked or can not be written.' },
   { code: 10, name: 'preflight', meaning: 'A check before joining failed; the printed list says which.' },
   { code: 11, name: 'policy', meaning: 'This site’s own policy refuses the federation.' },
+  { code: 12, name: 'unverified', meaning: '`verify` found something that does not hold; it is printed.' },
   {
     code: 130,
     name: 'interrupted',
@@ -70,7 +71,10 @@ const BY_PREFIX: readonly (readonly [prefix: string, exit: ExitName])[] = [
   ['FED_PROTOCOL_VERSION', 'refused'],
   ['FED_INVITE_', 'refused'],
   ['FED_JOIN_', 'refused'],
+  ['FED_MEMBER_', 'usage'],
+  ['FED_SIGNATURE_', 'refused'],
   ['FED_WORKER_', 'refused'],
+  ['FED_WORKER_KEY', 'storage'],
   ['FED_WORKER_STATE_', 'storage'],
   ['FED_WORKER_STORAGE', 'storage'],
   ['FED_WORKER_PREFLIGHT', 'preflight'],

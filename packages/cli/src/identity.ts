@@ -1,6 +1,6 @@
 /**
- * The coordinator's TLS identity, kept in the run directory: sites pin its fingerprint, so a run must go on with the
- * certificate it began with.
+ * The coordinator's TLS identity, kept in the run directory: sites pin its fingerprint, so a run goes on with the same
+ * certificate until that is rotated.
  */
 import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { networkInterfaces } from 'node:os';
@@ -17,6 +17,12 @@ export interface TlsIdentity {
 export async function tlsIdentity(runDir: string, hosts: readonly string[]): Promise<TlsIdentity> {
   const path = join(runDir, 'tls.pem.json');
   if (existsSync(path)) return JSON.parse(readFileSync(path, 'utf8')) as TlsIdentity;
+  return await renewTlsIdentity(runDir, hosts);
+}
+
+/** A new certificate in the place of the run's present one; a coordinator that is running has to be told. */
+export async function renewTlsIdentity(runDir: string, hosts: readonly string[]): Promise<TlsIdentity> {
+  const path = join(runDir, 'tls.pem.json');
   const { key, cert } = await createCertificate(hosts);
   mkdirSync(runDir, { recursive: true });
   const draft = `${path}.tmp`;
@@ -24,6 +30,11 @@ export async function tlsIdentity(runDir: string, hosts: readonly string[]): Pro
   chmodSync(draft, 0o600);
   renameSync(draft, path);
   return { key, cert };
+}
+
+/** What a certificate of a coordinator that listens on `host` is made out to. */
+export function certificateHosts(host: string): string[] {
+  return [...new Set([reachableHost(), 'localhost', '127.0.0.1', ...(host === '0.0.0.0' ? [] : [host])])];
 }
 
 /** The address that other machines most likely reach this one by: the first IPv4 one that is not internal. */

@@ -5,6 +5,7 @@ import type { RunEvent } from '@tributary/shared-protocol';
 import { type CliContext, printJson } from './context.ts';
 import { CliError } from './errors.ts';
 import type { PreparedFederation } from './federation.ts';
+import { certificateHosts, renewTlsIdentity } from './identity.ts';
 import { isRun } from './runs.ts';
 import { createRunView } from './terminal/run-view.ts';
 import { openSession } from './terminal/session.ts';
@@ -69,6 +70,9 @@ export async function playRun(
       transport,
       onEvent: show,
       signal: context.signal,
+      ...(federation.server.nats === undefined && federation.server.tls
+        ? { renewCertificate: () => renewTlsIdentity(runDir, certificateHosts(federation.server.host)) }
+        : {}),
       ...(evaluator === undefined ? {} : { evaluateCentrally: evaluator.evaluateFile }),
     });
     if (missing() > 0) coordinator.invite();

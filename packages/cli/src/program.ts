@@ -8,10 +8,14 @@ import { exportCommand } from './commands/export.ts';
 import { initCommand } from './commands/init.ts';
 import { inviteCommand } from './commands/invite.ts';
 import { joinCommand } from './commands/join.ts';
+import { membersCommand } from './commands/members.ts';
 import { natsConfigCommand } from './commands/nats-config.ts';
 import { policyCommand } from './commands/policy.ts';
 import { predictCommand } from './commands/predict.ts';
+import { revokeCommand } from './commands/revoke.ts';
+import { rotateCommand } from './commands/rotate.ts';
 import { statusCommand } from './commands/status.ts';
+import { verifyCommand } from './commands/verify.ts';
 import { type CliContext, coloursFor, printJson } from './context.ts';
 import { CliError } from './errors.ts';
 import { EXIT_CODES, exitCodeOf } from './exit-codes.ts';
@@ -51,9 +55,13 @@ export function createProgram(context: CliContext, setExit: (code: number) => vo
     policyCommand(context, setExit),
     inviteCommand(context),
     statusCommand(context),
+    membersCommand(context),
+    revokeCommand(context),
+    rotateCommand(context),
     evaluateCommand(context),
     predictCommand(context),
     exportCommand(context),
+    verifyCommand(context, setExit),
     natsConfigCommand(context),
     doctorCommand(context, setExit),
     demoCommand(context),

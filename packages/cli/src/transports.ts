@@ -7,7 +7,7 @@ import type { ResolvedFederation } from '@tributary/coordinator';
 import type { Transport } from '@tributary/shared-protocol';
 import type { NatsCredentials } from '@tributary/shared-protocol/nats';
 import { CliError } from './errors.ts';
-import { reachableHost, tlsIdentity } from './identity.ts';
+import { certificateHosts, reachableHost, tlsIdentity } from './identity.ts';
 
 /** Absolute paths of what a NATS server asks for; see `NatsTransportOptions`. */
 export interface NatsFiles {
@@ -28,13 +28,10 @@ export async function listeningTransport(
   if (server.nats !== undefined) return await natsTransport(server.nats, server.nats.url);
   const { createSocketioTransport } = await import('@tributary/shared-protocol/socketio');
   const { host, port, tls } = server;
-  const hosts = [
-    ...new Set([reachableHost(), 'localhost', '127.0.0.1', ...(host === '0.0.0.0' ? [] : [host])]),
-  ];
   return createSocketioTransport({
     host,
     port,
-    tls: tls ? await tlsIdentity(runDir, hosts) : false,
+    tls: tls ? await tlsIdentity(runDir, certificateHosts(host)) : false,
     ...(host === '0.0.0.0' ? { publicHost: reachableHost() } : {}),
   });
 }

@@ -78,10 +78,14 @@ describe('every command line in the documents', () => {
       'export',
       'invite',
       'join',
+      'members',
       'nats-config',
       'policy',
       'predict',
+      'revoke',
+      'rotate',
       'status',
+      'verify',
     ]);
   });
 

@@ -44,10 +44,13 @@ async function done(process: CliProcess): Promise<Captured> {
   return end;
 }
 
+/** What stands in the pages for something of the run, and what it is in this one. */
+const PLACES = new Map([['RUN', runDir]]);
+
 /** Carries out a line that only asks or writes, without a process of its own. */
 async function ask(folder: string, line: string, ...more: string[]): Promise<Captured> {
   carriedOut.add(line);
-  const end = await run(folder, ...wordsOf(line), ...more);
+  const end = await run(folder, ...wordsOf(line).map((word) => PLACES.get(word) ?? word), ...more);
   expect(end).toMatchObject({ code: 0, err: '' });
   return end;
 }
@@ -86,11 +89,20 @@ afterAll(async () => {
 });
 
 describe('the how-to pages', () => {
-  const [init = '', coordinator = '', exportModel = '', exportWeights = '', evaluate = ''] = commandsIn(
-    LEAD,
+  const [
+    init = '',
+    coordinator = '',
+    revoke = '',
+    rotateCertificate = '',
+    exportModel = '',
+    exportWeights = '',
+    evaluate = '',
+    verify = '',
+  ] = commandsIn(LEAD, 'blocks');
+  const [doctor = '', joinWithInvite = '', joinAgain = '', rotateKey = '', verifyCopy = ''] = commandsIn(
+    SITE,
     'blocks',
   );
-  const [doctor = '', joinWithInvite = '', joinAgain = ''] = commandsIn(SITE, 'blocks');
 
   test('a lead and two sites follow them from init to export', { timeout: 240_000 }, async () => {
     // Lead, 2 and 3: init, and the keys that the page says to set. The images are of 28 pixels here, and grey.
@@ -109,7 +121,7 @@ describe('the how-to pages', () => {
         ["// evaluation: { testDir: './test-images' },", "evaluation: { testDir: './test-images' },"],
       ]),
     );
-    const [printConfig = '', , invite = '', status = ''] = commandsIn(LEAD, 'sentences');
+    const [printConfig = '', , invite = '', status = '', members = ''] = commandsIn(LEAD, 'sentences');
     const printed = JSON.parse((await ask(lead, printConfig)).out) as Record<string, unknown>;
     expect(printed).toMatchObject({
       name: 'pair',
@@ -133,6 +145,7 @@ describe('the how-to pages', () => {
     await ask(images, policyInit);
     await ask(images, policyCheck, '--federation', config);
     const running = follow(lead, coordinator);
+    PLACES.set('KEY', String((await running.event('listening'))['logPublicKey']));
     const first = String((await running.event('invite'))['invite']);
     expect(lastOf(await ask(lead, status, '--json'))).toMatchObject({ running: true, state: 'waiting' });
     // Site, 3. Both are this machine here, so each needs a name (what could go wrong: FED_JOIN_NAME_TAKEN).
@@ -141,17 +154,42 @@ describe('the how-to pages', () => {
     await running.event('ready');
     const second = String(lastOf(await ask(lead, invite, '--json'))['invite']);
     expect(second).not.toBe(first);
+    // Lead, 7: a site that must not go on hears why, and ends.
+    const third = String(lastOf(await ask(lead, invite, '--json'))['invite']);
+    const stranger = follow(join(dir, 'west'), joinWithInvite, { invite: third, more: named('stranger') });
+    await running.event('joined');
+    PLACES.set('NAME', 'stranger');
+    expect(lastOf(await ask(lead, revoke, '--json'))).toMatchObject({ type: 'revoked', running: true });
+    const sent = await stranger.ended;
+    expect(sent.code).toBe(6);
+    expect(lastOf(sent)).toMatchObject({
+      code: 'FED_JOIN_REVOKED',
+      message: expect.stringContaining('its labels were guessed'),
+    });
+    expect(lastOf(await ask(lead, members, '--json'))['members']).toMatchObject([
+      { name: 'east', state: expect.not.stringContaining('revoked') },
+      {
+        name: 'stranger',
+        state: 'revoked',
+        fingerprint: expect.stringMatching(/^([0-9a-f]{4} ){3}[0-9a-f]{4}$/),
+      },
+    ]);
     const west = follow(join(dir, 'west'), joinWithInvite, { invite: second, more: named('west') });
     await running.event('committed');
 
     // Site, 4: Ctrl-C leaves, and the line without an invite comes back under the same name.
     east.kill('SIGINT');
     expect((await east.ended).code).toBe(130);
+    // With another key, and with another certificate of the coordinator, which it learns of when it dials.
+    const rotated = lastOf(await done(follow(join(dir, 'east'), rotateKey)));
+    expect(rotated).toMatchObject({ what: 'key', name: 'east' });
+    const certificate = lastOf(await ask(lead, rotateCertificate, '--json'));
+    expect(certificate).toMatchObject({ what: 'certificate', running: true });
     const again = follow(join(dir, 'east'), joinAgain, { more: ['--engine', 'cpu'] });
     const rejoined = await again.event('joined');
     expect(rejoined).toMatchObject({ rejoined: true });
 
-    // Lead, 7: Ctrl-C pauses; the same command goes on.
+    // Lead, 8: Ctrl-C pauses; the same command goes on.
     await running.event('committed');
     running.kill('SIGINT');
     expect((await running.ended).code).toBe(130);
@@ -163,18 +201,31 @@ describe('the how-to pages', () => {
       expect(statSync(join(runDir, name)).mode & 0o077).toBe(0);
     }
 
-    // Lead, 8: the model, in both forms, and its numbers on the images that no site holds.
+    // Lead, 9: the model, in both forms, and its numbers on the images that no site holds.
     for (const line of [exportModel, exportWeights]) await ask(lead, line);
     expect(readdirSync(join(lead, 'model')).sort()).toEqual(['model.json', 'tributary.json', 'weights.bin']);
     expect(existsSync(join(lead, 'weights', 'model.safetensors'))).toBe(true);
     const evaluated = lastOf(await done(follow(lead, evaluate)));
     // 15 % of 2 x 80 images.
     expect(evaluated).toMatchObject({ examples: 24, metrics: { accuracy: expect.any(Number) } });
+
+    // Lead, 10: whoever has the run directory and the key can check it.
+    expect(lastOf(await ask(lead, verify, '--json'))).toMatchObject({ ok: true, pinned: true, rounds: 3 });
+    // Site, 5: so can each site check what it was told, and the log against it.
+    const { runId } = lastOf(await ask(lead, status, '--json'));
+    for (const site of ['east', 'west']) {
+      const folder = join(dir, site, 'state', 'sites', String(runId), site);
+      PLACES.set('STATE-FOLDER', folder);
+      const copy = lastOf(await ask(join(dir, site), verifyCopy, '--json'));
+      expect(copy).toMatchObject({ ok: true, site, rounds: 3, signedUpdates: 3 });
+      const compared = lastOf(await ask(lead, verify, '--json', '--copy', folder));
+      expect(compared).toMatchObject({ ok: true });
+    }
   });
 
   test('no command of theirs was left out', () => {
     const named = [LEAD, SITE].flatMap((page) => commandsIn(page, 'blocks'));
-    expect(named).toHaveLength(8);
+    expect(named).toHaveLength(13);
     expect(named.filter((line) => !carriedOut.has(line))).toEqual([]);
     // Those in sentences are the same lines again, or were carried out as well.
     const inSentences = [LEAD, SITE].flatMap((page) => commandsIn(page, 'sentences'));

@@ -7,6 +7,7 @@ import {
   crashPoint,
   createBlobShelf,
   encodeInvite,
+  type Listener,
   type RunEvent,
   type RunStatus,
   type Transport,
@@ -15,6 +16,7 @@ import { globalModel, writeCheckpoint } from './checkpoint.ts';
 import type { ModelArtifact, ResolvedFederation } from './config/resolve.ts';
 import { createDesk, createPhase } from './desk.ts';
 import { CoordinatorError } from './errors.ts';
+import { createChronicle } from './members/chronicle.ts';
 import { createRoster } from './members/roster.ts';
 import { hashSecret, newSecret } from './members/secrets.ts';
 import type { NewEvent, RunContext } from './round/context.ts';
@@ -23,7 +25,7 @@ import { lastRound, loadCurrent, playRounds } from './rounds.ts';
 import { openRunDirectory, type RunDirectory } from './run/directory.ts';
 import { openRunLog, type RunLog } from './run/log.ts';
 import { openMetricsFile } from './run/metrics-file.ts';
-import { apply, bestRound, type LogEntry, replay } from './run/records.ts';
+import { apply, bestRound, type LogEntry, memberViews, replay } from './run/records.ts';
 import { createStrategy } from './strategies/create.ts';
 
 export interface CoordinatorOptions {
@@ -35,6 +37,8 @@ export interface CoordinatorOptions {
   readonly transport: Transport;
   /** Measures the model in a tensor frame file on images of the coordinator's own, after each evaluated round. */
   readonly evaluateCentrally?: (checkpointFrameFile: string) => Promise<Record<string, number>>;
+  /** Makes and keeps another certificate, PEM texts, for `transport` to show. Without it, none can be rotated. */
+  readonly renewCertificate?: () => Promise<{ readonly key: string; readonly cert: string }>;
   /** Called for each event, in order; must not throw. */
   readonly onEvent?: (event: RunEvent) => void;
   /** Pauses the run: `run` resolves with reason 'stopped', sites keep their places, the same call goes on later. */
@@ -70,6 +74,20 @@ export interface Coordinator {
   invite(options?: { readonly uses?: number; readonly expiresMs?: number }): string;
   status(): RunStatus;
   /**
+   * Expels a site for good and at once: its link is closed with the reason, its key, its name and the invite that it
+   * came with let nobody in any more, and its update of the open round does not count.
+   *
+   * @throws CoordinatorError FED_MEMBER_UNKNOWN, FED_RUN_STORAGE
+   */
+  revoke(name: string, reason: string): void;
+  /**
+   * Shows a new certificate to whoever dials from now on, and resolves with its fingerprint. Links stay; sites learn of
+   * it when they dial again, by the run's key.
+   *
+   * @throws CoordinatorError FED_RUN_CERTIFICATE when the transport has none of its own
+   */
+  rotateCertificate(): Promise<string>;
+  /**
    * Plays all rounds that are left and says goodbye to the sites. Call it once.
    *
    * @throws CoordinatorError FED_RUN_STORAGE when the disk refuses; the run directory can then be gone on with
@@ -98,6 +116,7 @@ export async function createCoordinator(options: CoordinatorOptions): Promise<Co
     log = await openRunLog({
       path: paths.log,
       keyPath: paths.key,
+      headPath: paths.head,
       config: options.federation.digest,
       ...(options.now ? { now: options.now } : {}),
     });
@@ -118,6 +137,7 @@ async function start(
   const { federation, now = Date.now } = options;
   const strategy = createStrategy(federation);
   const state = replay(log.records);
+  const chronicle = createChronicle(log.records);
   const roster = createRoster(now);
   const stopper = new AbortController();
   const signal = options.signal ? AbortSignal.any([options.signal, stopper.signal]) : stopper.signal;
@@ -130,14 +150,16 @@ async function start(
   const context: RunContext = {
     federation,
     directory,
+    key: log.key,
     roster,
     state,
     manifest: federation.tensors.filter((t) => !frozen.has(t.name)),
     signal,
     now,
     record(entry: LogEntry, durability) {
-      log.append(entry, durability);
-      apply(state, entry);
+      const record = log.append(entry, durability);
+      apply(state, record);
+      chronicle.add(record, durability?.durable ?? false);
     },
     emit(event: NewEvent) {
       if (event.type === 'waiting') wait = event.next;
@@ -148,29 +170,37 @@ async function start(
     },
   };
 
-  if (state.runId === '') await beginRun(context, artifact, log.publicKey, strategy.init);
+  if (state.runId === '') await beginRun(context, artifact, log.key.publicKey, strategy.init);
   const resumed = log.records.some((r) => r.type === 'run-started');
-  for (const record of state.members.values()) roster.enlist(record);
+  for (const record of state.members.values()) if (!record.revoked) roster.enlist(record);
   const current = loadCurrent(context);
 
   const phase = createPhase();
   const shelf = createBlobShelf();
   let adminStop: string | undefined;
+  let listens: (listener: Listener) => void = () => {};
+  const listening = new Promise<Listener>((resolve) => {
+    listens = resolve;
+  });
   const desk = createDesk({
     context,
     shelf,
     phase,
+    chronicle,
+    fingerprint: async () => (await listening).fingerprint ?? null,
     modelBytes: () => current.model.frame.byteLength,
     status,
     invite: (asked) => invite(asked),
+    rotate: () => rotate(),
     stop(reason) {
       adminStop = reason;
       stopper.abort(new Error(reason));
     },
   });
   const listener = await options.transport.listen(desk.onLink);
+  listens(listener);
   const url = federation.server.publicUrl ?? listener.url;
-  context.emit({ type: 'listening', url, fingerprint: listener.fingerprint });
+  sayListening();
   if (resumed) {
     const round = state.open?.round ?? lastRound(context) + 1;
     if (log.repairedBytes > 0) {
@@ -185,6 +215,26 @@ async function start(
     }
   }
   let closing: Promise<void> | undefined;
+
+  /** Tells where this coordinator listens and with which certificate; the log too, when that is another than before. */
+  function sayListening(): void {
+    const { fingerprint } = listener;
+    const shown = fingerprint ?? null;
+    const before = state.certificate === undefined ? null : state.certificate;
+    if (shown !== before) context.record({ type: 'certificate', fingerprint: shown }, { durable: true });
+    context.emit({ type: 'listening', url, fingerprint, logPublicKey: log.key.publicKey });
+  }
+
+  async function rotate(): Promise<string> {
+    if (!options.renewCertificate || !listener.renew)
+      throw new CoordinatorError(
+        'FED_RUN_CERTIFICATE',
+        'this coordinator shows no certificate of its own: over NATS it is the server’s, and without TLS there is none',
+      );
+    listener.renew(await options.renewCertificate());
+    sayListening();
+    return listener.fingerprint ?? '';
+  }
 
   /** Whether the log says that the run came to a good end. */
   function isOver(): boolean {
@@ -204,6 +254,7 @@ async function start(
       ...(listener.fingerprint === undefined ? {} : { fingerprint: listener.fingerprint }),
       secret,
       runId: state.runId,
+      publicKey: log.key.publicKey,
       expiresAt: terms.expiresAt,
     });
     context.emit({ type: 'invite', invite: text, ...terms });
@@ -228,6 +279,7 @@ async function start(
         testExamples: member.site?.testExamples ?? 0,
         lastSeenAt: member.lastSeenAt,
       })),
+      members: memberViews(state),
       waitingFor: wait,
       metrics: lastMetrics(),
       bestRound: bestRound(state),
@@ -300,9 +352,11 @@ async function start(
     url,
     runId: state.runId,
     adminCredential: directory.adminCredential,
-    logPublicKey: log.publicKey,
+    logPublicKey: log.key.publicKey,
     invite,
     status,
+    rotateCertificate: rotate,
+    revoke: (name, reason) => desk.revoke({ name, reason }),
     async run() {
       if (isOver() && state.finished) return await finish(state.finished.reason, state.finished.message);
       try {
@@ -389,6 +443,7 @@ async function beginRun(
       name: federation.name,
       publicKey,
       initial,
+      head: true,
     },
     { durable: true },
   );

@@ -10,12 +10,14 @@ export type { Coordinator, CoordinatorOptions, RunSummary } from './coordinator.
 export { createCoordinator } from './coordinator.ts';
 export type { ConfigIssue, CoordinatorErrorCode } from './errors.ts';
 export { COORDINATOR_ERROR_CODES, ConfigError, CoordinatorError } from './errors.ts';
+export type { Revocation } from './members/revocation.ts';
+export { revokeOffline } from './members/revocation.ts';
 export type { RunPaths } from './run/directory.ts';
 export { runPaths } from './run/directory.ts';
 export type { LogRecord } from './run/log.ts';
 export { verifyRunLog } from './run/log.ts';
 export type { LogEntry, RunState } from './run/records.ts';
-export { replay } from './run/records.ts';
+export { memberViews, replay } from './run/records.ts';
 export { createStrategy } from './strategies/create.ts';
 export type { FedAvgOptions } from './strategies/fed-avg.ts';
 export { fedAvg } from './strategies/fed-avg.ts';
@@ -28,3 +30,7 @@ export type {
   StreamingStrategy,
   UpdateFacts,
 } from './strategy.ts';
+export type { CopyOptions, CopyReport } from './verify/verify-copy.ts';
+export { verifyCopy } from './verify/verify-copy.ts';
+export type { Finding, FindingKind, VerifyOptions, VerifyReport } from './verify/verify-run.ts';
+export { verifyRun } from './verify/verify-run.ts';

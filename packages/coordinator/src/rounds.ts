@@ -10,7 +10,7 @@ import { improves, weightedMetrics } from './metrics.ts';
 import type { RunContext } from './round/context.ts';
 import { createEvaluation } from './round/evaluation.ts';
 import { waitForQuorum } from './round/quorum.ts';
-import { createTrainRound } from './round/train-round.ts';
+import { createTrainRound, fewestUpdates, SiteExpelled } from './round/train-round.ts';
 import type { CommittedRound } from './run/records.ts';
 import type { StrategyState, StreamingStrategy, UpdateFacts } from './strategy.ts';
 
@@ -42,9 +42,25 @@ export async function playRounds(options: RoundsOptions): Promise<'rounds' | 'ea
   }
   return 'rounds';
 
+  /** Plays a round, and plays what must be of it again whenever one of its sites is expelled meanwhile. */
   async function playRound(round: number): Promise<BlobRef> {
-    const open = state.open?.round === round ? state.open : await openRound(round);
     const startedAt = performance.now();
+    for (;;) {
+      try {
+        return await tryRound(round, startedAt);
+      } catch (error) {
+        if (!(error instanceof SiteExpelled)) throw error;
+        context.emit({
+          type: 'warning',
+          message: `${error.message}; round ${round} is made without what it sent`,
+        });
+      }
+    }
+  }
+
+  /** Rejects with SiteExpelled when the round has to be played once more; the model is then the one before it. */
+  async function tryRound(round: number, startedAt: number): Promise<BlobRef> {
+    const open = stillOpen(round) ?? (await openRound(round));
     const model = await publish();
     if (open.base !== model.digest) {
       throw new CoordinatorError(
@@ -52,17 +68,19 @@ export async function playRounds(options: RoundsOptions): Promise<'rounds' | 'ea
         `round ${round} started from model ${open.base.slice(0, 12)}..., and the checkpoint before it holds ${model.digest.slice(0, 12)}...; restore the checkpoint from a copy`,
       );
     }
-    const training = createTrainRound(context, fold, { ...open, model });
+    const { cohort, learningRate, asked } = open;
+    const training = createTrainRound(context, fold, { round, cohort, learningRate, asked, model });
     const deadlineAt = context.now() + federation.deadlines.roundSeconds * 1000;
     context.emit({
       type: 'round-started',
       round,
-      cohort: open.cohort,
+      cohort,
       modelBytes: model.bytes,
       deadlineAt,
     });
     fold.clear();
     await training.restore();
+    if (open.cohort !== cohort) throw new SiteExpelled('a site of the cohort was expelled');
     options.phase.training = training;
     options.phase.begin();
     try {
@@ -87,7 +105,7 @@ export async function playRounds(options: RoundsOptions): Promise<'rounds' | 'ea
     const [next] = await Promise.all([putOnOffer(), written]);
     crashPoint('coordinator:after-checkpoint');
 
-    const evaluated = await evaluate(round, next, open.learningRate, facts);
+    const evaluated = await evaluate(round, next, learningRate, facts);
     const measured = { siteMetrics: evaluated.sites, centralMetrics: evaluated.central ?? null };
     const commit: CommittedRound = {
       type: 'committed',
@@ -101,6 +119,14 @@ export async function playRounds(options: RoundsOptions): Promise<'rounds' | 'ea
       best: isBest(context, measured),
       seconds: (performance.now() - startedAt) / 1000,
     };
+    const expelled = facts.find(({ name }) => state.members.get(name)?.revoked);
+    if (expelled) {
+      // What it sent is in this model already: back to the one before, and the other updates from the spool.
+      options.shelf.remove(next.digest);
+      published = undefined;
+      current = loadCurrent(context);
+      throw new SiteExpelled(`"${expelled.name}" was expelled`);
+    }
     crashPoint('coordinator:before-commit');
     context.record(commit, { durable: true });
     crashPoint('coordinator:after-commit');
@@ -128,7 +154,17 @@ export async function playRounds(options: RoundsOptions): Promise<'rounds' | 'ea
     return await options.shelf.addBytes(current.model.frame, options.desk.chunkBytes());
   }
 
+  /** The round when it is open with enough of its sites left. */
+  function stillOpen(round: number) {
+    const { open } = state;
+    if (open?.round !== round) return undefined;
+    const fewest = fewestUpdates(federation.cohort.quorum, open.asked);
+    return open.cohort.length >= fewest ? open : undefined;
+  }
+
   async function openRound(round: number) {
+    const again = state.open?.round === round;
+    options.phase.regathering = again ? round : undefined;
     options.phase.begin();
     const ready = await waitForQuorum(context, round);
     const { cohort, learningRate } = strategy.configureTrain(current.state, { round, ready });
@@ -136,8 +172,9 @@ export async function playRounds(options: RoundsOptions): Promise<'rounds' | 'ea
     crashPoint('coordinator:before-round-record');
     const entry = { type: 'round-started', round, cohort, base: model.digest, learningRate } as const;
     context.record(entry);
+    options.phase.regathering = undefined;
     crashPoint('coordinator:after-round-record');
-    return entry;
+    return state.open!;
   }
 
   async function evaluate(

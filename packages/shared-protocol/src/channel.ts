@@ -3,6 +3,7 @@ import { decodeMessage, encodeMessage } from './envelope.ts';
 import { ProtocolError, RemoteError } from './errors.ts';
 import { DEFAULT_LIMITS, type Limits } from './limits.ts';
 import type { Message, MessageOf, MessageType } from './messages.ts';
+import type { Outgoing } from './proofs.ts';
 import type { Link, Packet, RequestOptions } from './transport.ts';
 import { failureOf } from './transports/link-core.ts';
 
@@ -36,10 +37,10 @@ export interface Channel {
    * Resolves with the reply, which is of type `expect`. Rejects with RemoteError when the peer answered `error`, with
    * FED_PROTOCOL_MESSAGE_UNEXPECTED for a reply of another type, and as `Link.request` does.
    */
-  call<T extends MessageType>(message: Message, expect: T, options?: RequestOptions): Promise<MessageOf<T>>;
+  call<T extends MessageType>(message: Outgoing, expect: T, options?: RequestOptions): Promise<MessageOf<T>>;
   /** As `call`, with the bytes that came beside the reply (empty when none did). */
   callWithBody<T extends MessageType>(
-    message: Message,
+    message: Outgoing,
     expect: T,
     options?: CallWithBodyOptions,
   ): Promise<MessageWithBody<MessageOf<T>>>;
@@ -48,6 +49,8 @@ export interface Channel {
    * `retryable`; any other becomes FED_INTERNAL without its message.
    */
   handle(handler: MessageHandler): void;
+  /** From now on every message is given to `sign` just before it is sent, in the order of the calls. */
+  signWith(sign: (message: Outgoing) => Message): void;
   readonly closed: Promise<string>;
   close(reason?: string): Promise<void>;
 }
@@ -57,6 +60,8 @@ const NO_BYTES = new Uint8Array(0);
 /** Returns a channel over `link`. The channel takes over the link's request handler once `handle` is called. */
 export function createChannel(link: Link, options: ChannelOptions = {}): Channel {
   const { limits = DEFAULT_LIMITS, onHandlerError } = options;
+  // Without a key nothing is signed; the other end refuses what should be.
+  let sign = (message: Outgoing): Message => message as Message;
 
   function decode(packet: Packet): { message: Message; body: Uint8Array } {
     const body = packet.body ?? NO_BYTES;
@@ -70,11 +75,11 @@ export function createChannel(link: Link, options: ChannelOptions = {}): Channel
   }
 
   async function callWithBody<T extends MessageType>(
-    message: Message,
+    message: Outgoing,
     expect: T,
     { body, ...request }: CallWithBodyOptions = {},
   ): Promise<MessageWithBody<MessageOf<T>>> {
-    const reply = decode(await link.request(packetOf(message, body), request));
+    const reply = decode(await link.request(packetOf(sign(message), body), request));
     if (reply.message.type === 'error' && expect !== 'error') {
       throw new RemoteError(reply.message.code, reply.message.message, reply.message.retryable);
     }
@@ -106,6 +111,9 @@ export function createChannel(link: Link, options: ChannelOptions = {}): Channel
           return packetOf({ type: 'error', ...failureOf(error) });
         }
       });
+    },
+    signWith(signer) {
+      sign = signer;
     },
     closed: link.closed,
     close: (reason) => link.close(reason),

@@ -16,6 +16,7 @@ export interface ProtocolVersion {
 /** Arrays, maps, keys and scalars of one envelope; bounds the objects that 4 MiB of one-byte values would make. */
 export const MAX_MESSAGE_VALUES = 262_144;
 
+const GREETINGS: ReadonlySet<string> = new Set<MessageType>(['challenge', 'challenged', 'hello', 'welcome']);
 const MESSAGE_TYPES: ReadonlySet<string> = new Set<MessageType>(
   messageSchema.options.map((option) => option.shape.type.value),
 );
@@ -32,8 +33,8 @@ export function encodeMessage(message: Message): Uint8Array {
  * The message in an envelope, every field checked. Holds no reference to `bytes`.
  *
  * Throws FED_PROTOCOL_LIMIT past `limits.maxMessageBytes` or MAX_MESSAGE_VALUES, FED_PROTOCOL_MESSAGE_MALFORMED
- * naming the field for bytes that are no message, and FED_PROTOCOL_VERSION for a `hello` or `welcome` of another
- * major version, whose other fields may be anything.
+ * naming the field for bytes that are no message, and FED_PROTOCOL_VERSION for a greeting (`challenge`, `hello` and
+ * their answers) of another major version, whose other fields may be anything.
  */
 export function decodeMessage(bytes: Uint8Array, limits: Limits = DEFAULT_LIMITS): Message {
   if (bytes.byteLength > limits.maxMessageBytes) {
@@ -48,7 +49,7 @@ export function decodeMessage(bytes: Uint8Array, limits: Limits = DEFAULT_LIMITS
     maxValues: MAX_MESSAGE_VALUES,
   });
   const type = typeOf(value);
-  if (type === 'hello' || type === 'welcome') refuseOtherMajor(value);
+  if (GREETINGS.has(type)) refuseOtherMajor(value);
   const result = messageSchema.safeParse(value);
   if (result.success) return result.data;
   throw new ProtocolError('FED_PROTOCOL_MESSAGE_MALFORMED', describe(type, result.error));
@@ -74,8 +75,8 @@ export function negotiate(
   return { major: ours.major, minor: Math.min(theirs.minor, ours.minor) };
 }
 
-/** A copy of plain data with well-formed texts only, keys included. */
-function wellFormed(value: unknown): unknown {
+/** A copy of plain data with well-formed texts only, keys included: what arrives of it at the other end. */
+export function wellFormed(value: unknown): unknown {
   if (typeof value === 'string') return value.replace(/\p{Surrogate}/gu, '\ufffd');
   if (Array.isArray(value)) return value.map(wellFormed);
   if (typeof value !== 'object' || value === null || Object.getPrototypeOf(value) !== Object.prototype)

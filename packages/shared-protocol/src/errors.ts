@@ -2,6 +2,7 @@
 
 export const PROTOCOL_ERROR_CODES = [
   'FED_PROTOCOL_VERSION',
+  'FED_PROTOCOL_IDENTITY',
   'FED_PROTOCOL_MESSAGE_MALFORMED',
   'FED_PROTOCOL_MESSAGE_UNEXPECTED',
   'FED_PROTOCOL_LIMIT',
@@ -27,10 +28,17 @@ export type ProtocolErrorCode = (typeof PROTOCOL_ERROR_CODES)[number];
 export class ProtocolError extends Error {
   override readonly name = 'ProtocolError' as const;
   readonly code: ProtocolErrorCode;
+  /** With FED_TRANSPORT_FINGERPRINT: of the certificate that was shown, in lower-case hex. */
+  readonly fingerprint: string | undefined;
 
-  constructor(code: ProtocolErrorCode, message: string, options?: ErrorOptions) {
+  constructor(
+    code: ProtocolErrorCode,
+    message: string,
+    options?: ErrorOptions & { readonly fingerprint?: string | undefined },
+  ) {
     super(message, options);
     this.code = code;
+    this.fingerprint = options?.fingerprint;
   }
 }
 

@@ -3,7 +3,13 @@
  * plots and the dashboard read nothing else. `at` is a Unix time in millis.
  */
 export type RunEvent = { readonly at: number } & (
-  | { readonly type: 'listening'; readonly url: string; readonly fingerprint: string | undefined }
+  | {
+      readonly type: 'listening';
+      readonly url: string;
+      readonly fingerprint: string | undefined;
+      /** Base64url of the Ed25519 key that the run's log is signed with; absent in runs from before it was said. */
+      readonly logPublicKey?: string;
+    }
   | { readonly type: 'invite'; readonly invite: string; readonly expiresAt: number; readonly uses: number }
   | { readonly type: 'resumed'; readonly round: number }
   | { readonly type: 'joined'; readonly clientId: string; readonly name: string; readonly rejoined: boolean }
@@ -16,6 +22,8 @@ export type RunEvent = { readonly at: number } & (
       readonly engine: string;
     }
   | { readonly type: 'left'; readonly clientId: string; readonly name: string; readonly reason: string }
+  /** The lead has expelled it, for good. */
+  | { readonly type: 'revoked'; readonly clientId: string; readonly name: string; readonly reason: string }
   /** Emitted when the wait begins and each time who is here changes. */
   | {
       readonly type: 'waiting';
@@ -109,6 +117,17 @@ export interface RunStatus {
     readonly trainExamples: number;
     readonly testExamples: number;
     readonly lastSeenAt: number;
+  }[];
+  /** Everyone who has ever joined, in that order. */
+  readonly members: readonly {
+    readonly clientId: string;
+    readonly name: string;
+    /** Base64url; undefined for a site of protocol 1. */
+    readonly publicKey: string | undefined;
+    /** Unix millis. */
+    readonly joinedAt: number | undefined;
+    /** Set once it is expelled. */
+    readonly revoked: { readonly at: number | undefined; readonly reason: string } | undefined;
   }[];
   readonly waitingFor: string | undefined;
   readonly metrics: Readonly<Record<string, number>>;

@@ -32,11 +32,22 @@ export {
   toBfloat16,
   toFloat16,
 } from './float16.ts';
+export type { ChallengeOptions, Counterpart, HelloOptions } from './handshake.ts';
+export { challengeCoordinator, sayHello } from './handshake.ts';
+export type { SigningKey, Statement } from './identity.ts';
+export {
+  areSignedBy,
+  createSigningKey,
+  isPublicKey,
+  isSignedBy,
+  keyFingerprint,
+  readSigningKey,
+} from './identity.ts';
 export type { Invite } from './invite.ts';
 export { decodeInvite, encodeInvite } from './invite.ts';
 export type { Limits } from './limits.ts';
 export { DEFAULT_LIMITS } from './limits.ts';
-export type { BlobRef, Message, MessageOf, MessageType, SiteReport } from './messages.ts';
+export type { BlobRef, Message, MessageOf, MessageType, Proof, SiteReport } from './messages.ts';
 export { blobRefSchema, messageSchema, PROTOCOL_VERSION, siteReportSchema } from './messages.ts';
 export type { AugmentationPlan, FederationView, InputPlan, OptimizerPlan, TrainingPlan } from './plan.ts';
 export {
@@ -47,6 +58,18 @@ export {
   scheduleSchema,
   trainingSchema,
 } from './plan.ts';
+export type { Outgoing, ProofScope, SignedMessage } from './proofs.ts';
+export {
+  coordinatorStatement,
+  createMessageSigner,
+  helloStatement,
+  isProven,
+  isSignedMessage,
+  newNonce,
+  rekeyStatement,
+} from './proofs.ts';
+export type { LineFault, RecordFrame, SignedRecord } from './record-line.ts';
+export { FIRST_PREV, readRecordLine, signRecord } from './record-line.ts';
 export type { DecodedSafetensors } from './safetensors.ts';
 export { decodeSafetensors, encodeSafetensors, safetensorsParts } from './safetensors.ts';
 export type { DecodedFrame, DecodeFrameOptions, FrameHeader, FrameMeta, FrameTensor } from './tensors.ts';

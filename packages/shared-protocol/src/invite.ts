@@ -26,6 +26,11 @@ const inviteSchema = z.strictObject({
     .optional(),
   secret: z.string().min(1).max(256),
   runId: z.string().min(1).max(128),
+  /** Base64url of the run's public Ed25519 key: what the coordinator proves, and what the run's log is signed with. */
+  publicKey: z
+    .string()
+    .regex(/^[A-Za-z0-9_-]{43}$/, 'a public key in base64url')
+    .optional(),
   /** Milliseconds since 1970, by the coordinator's clock. */
   expiresAt: z.int().min(0),
 });

@@ -9,7 +9,7 @@ import { z } from 'zod';
 import { federationViewSchema } from './plan.ts';
 
 /** Both ends send theirs; a different major is refused, the lower minor is spoken. */
-export const PROTOCOL_VERSION = { major: 1, minor: 1 } as const;
+export const PROTOCOL_VERSION = { major: 2, minor: 1 } as const;
 
 const digest = z.string().regex(/^[0-9a-f]{64}$/, 'a SHA-256 in lower-case hex');
 const round = z.int().min(0);
@@ -35,8 +35,34 @@ export const siteReportSchema = z.strictObject({
 });
 export type SiteReport = z.infer<typeof siteReportSchema>;
 
+const nonce = z.string().min(16).max(128);
+const publicKey = z.string().length(43);
+const signature = z.string().length(86);
+
+/** A sender's signature over a message, its link and its run; proofs.ts says over what exactly. */
+const proofSchema = z.strictObject({
+  /** The sender's clock, Unix millis. */
+  at: z.number(),
+  /** Above that of every signed message before on the link. */
+  counter: z.int().min(0),
+  /** Base64url of the Ed25519 signature. */
+  signature,
+});
+export type Proof = z.infer<typeof proofSchema>;
+
 export const messageSchema = z.discriminatedUnion('type', [
-  /** worker → coordinator, first on every link; answered by `welcome`. A site without a credential shows its invite's secret. */
+  /** worker → coordinator, first on every link: who are you? Answered by `challenged`. */
+  z.strictObject({ type: z.literal('challenge'), protocol: version, nonce }),
+  /** The coordinator's proof that it holds the run's key, and the session that this link's signatures are bound to. */
+  z.strictObject({
+    type: z.literal('challenged'),
+    protocol: version,
+    runId: z.string().max(128),
+    session: nonce,
+    publicKey,
+    signature,
+  }),
+  /** worker → coordinator, after the challenge; answered by `welcome`. An admin says it first, and signs nothing. */
   z.strictObject({
     type: z.literal('hello'),
     protocol: version,
@@ -44,26 +70,36 @@ export const messageSchema = z.discriminatedUnion('type', [
     role: z.enum(['worker', 'admin']),
     name: z.string().max(128),
     /**
-     * A site that joins shows its invite's secret and, beside it, a random credential of its own making that it has
-     * already stored: the coordinator takes that one on, so that a site killed before it read `welcome` repeats the
-     * same hello and is the same client, not a stranger with a used invite. Afterwards the credential alone is shown.
+     * A site that joins shows its invite's secret and its public key, of a pair that it has already stored: a site
+     * killed before it read `welcome` says the same again and is the same client, not a stranger with a used invite.
+     * Afterwards the key alone is shown.
      */
     secret: z.string().max(256).optional(),
+    /** An admin's, from the run directory. */
     credential: z.string().max(256).optional(),
+    /** A site's. */
+    publicKey: publicKey.optional(),
+    /** By that key: over all other fields, the link's session, the run and the certificate. */
+    signature: signature.optional(),
     clockMs: z.number(),
   }),
-  /** The answer to `hello`. `credential` is there only when the coordinator made it: the site brought none of its own. */
+  /** The answer to `hello`. */
   z.strictObject({
     type: z.literal('welcome'),
     protocol: version,
     clientId: z.string(),
-    credential: z.string().optional(),
     clockMs: z.number(),
     heartbeatMs: z.int().min(1),
     federation: federationViewSchema,
   }),
   /** worker → coordinator: data checked, preflight passed, plans are welcome. Answered by `ok`. */
-  z.strictObject({ type: z.literal('ready'), site: siteReportSchema }),
+  z.strictObject({
+    type: z.literal('ready'),
+    site: siteReportSchema,
+    /** Number of the last line of the log that this site keeps a copy of, -1 for none; absent: it wants none. */
+    recordsUpTo: z.int().min(-1).optional(),
+    signed: proofSchema,
+  }),
   /** worker → coordinator, every heartbeatMs. Answered by `ok`. */
   z.strictObject({
     type: z.literal('heartbeat'),
@@ -83,7 +119,7 @@ export const messageSchema = z.discriminatedUnion('type', [
     /** Millis from now until the round closes; null when it has no deadline. */
     deadlineMs: z.number().nullable(),
     /**
-     * Since 1.1, of a plan to train: the sites that were asked, and the fewest updates from which the round's model may
+     * Since 2.1, of a plan to train: the sites that were asked, and the fewest updates from which the round's model may
      * be made. Both are the coordinator's word; a site's policy may refuse a plan for them.
      */
     cohortSize: z.int().min(1).optional(),
@@ -101,6 +137,7 @@ export const messageSchema = z.discriminatedUnion('type', [
     numExamples: z.number(),
     metrics,
     update: blobRefSchema,
+    signed: proofSchema,
   }),
   /** `send`: keep serving chunks; `have`: already taken, drop it; `refused` with a code and reason: drop it. */
   z.strictObject({
@@ -119,7 +156,14 @@ export const messageSchema = z.discriminatedUnion('type', [
     reason: z.string().optional(),
   }),
   /** worker → coordinator: the answer to an `evaluate` plan. Answered by `receipt`. */
-  z.strictObject({ type: z.literal('evaluation'), round, model: digest, numExamples: z.number(), metrics }),
+  z.strictObject({
+    type: z.literal('evaluation'),
+    round,
+    model: digest,
+    numExamples: z.number(),
+    metrics,
+    signed: proofSchema,
+  }),
   /** worker → coordinator: this attempt at the plan failed for good (after retries). Answered by `ok`. */
   z.strictObject({
     type: z.literal('failure'),
@@ -127,16 +171,36 @@ export const messageSchema = z.discriminatedUnion('type', [
     round,
     code: z.string(),
     reason: z.string(),
+    signed: proofSchema,
   }),
+  /**
+   * worker → coordinator: this site's key is `publicKey` from now on. Signed with the key that it had; `confirmation` is
+   * the new one's signature. Answered by `ok`.
+   */
+  z.strictObject({
+    type: z.literal('rekey'),
+    publicKey,
+    confirmation: signature,
+    signed: proofSchema,
+  }),
+  /**
+   * coordinator → worker: lines of the log that concern this site, in order, without their ends. Answered by `ok` once
+   * they are kept.
+   */
+  z.strictObject({ type: z.literal('records'), lines: z.array(z.string()).min(1) }),
   /** coordinator → worker: the run has ended, or this site is expelled. Answered by `ok`. */
   z.strictObject({ type: z.literal('goodbye'), code: z.string(), reason: z.string() }),
   /** worker → coordinator: leaving on purpose. Answered by `ok`. */
-  z.strictObject({ type: z.literal('leave'), reason: z.string() }),
-  /** admin → coordinator; answered by `status` (a RunStatus), `invited`, `ok`. */
+  z.strictObject({ type: z.literal('leave'), reason: z.string(), signed: proofSchema }),
+  /** admin → coordinator; answered by `status` (a RunStatus), `invited`, `rotated`, and `ok` for the others. */
   z.strictObject({ type: z.literal('get-status') }),
   z.strictObject({ type: z.literal('status'), status: z.unknown() }),
   z.strictObject({ type: z.literal('invite'), uses: z.int().min(1), expiresMs: z.int().min(1) }),
   z.strictObject({ type: z.literal('invited'), invite: z.string() }),
+  z.strictObject({ type: z.literal('revoke'), name: z.string().max(128), reason: z.string().max(1024) }),
+  /** The coordinator's certificate is made anew; answered by `rotated`. */
+  z.strictObject({ type: z.literal('rotate') }),
+  z.strictObject({ type: z.literal('rotated'), fingerprint: digest }),
   z.strictObject({ type: z.literal('stop'), reason: z.string() }),
   z.strictObject({ type: z.literal('ok') }),
   /** The answer to any request that can't be met. */

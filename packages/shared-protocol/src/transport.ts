@@ -43,6 +43,11 @@ export interface Listener {
   readonly url: string;
   /** SHA-256 of the TLS certificate in lower-case hex, or undefined on a plain transport. */
   readonly fingerprint: string | undefined;
+  /**
+   * Shows another certificate (PEM texts) to whoever dials from now on; links that are up stay. Absent where the
+   * certificate is not this process's own.
+   */
+  renew?(tls: { readonly key: string; readonly cert: string }): void;
   /** Closes every link and frees the address. */
   close(): Promise<void>;
 }

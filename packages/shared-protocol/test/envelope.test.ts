@@ -45,6 +45,13 @@ describe('encodeMessage and decodeMessage', () => {
         { noNullPrototype: true },
       ),
       update: fc.record({ digest, bytes: fc.maxSafeNat(), chunkBytes: fc.integer({ min: 1 }) }),
+      signed: fc.record({
+        at: number,
+        counter: fc.maxSafeNat(),
+        signature: fc
+          .uint8Array({ minLength: 64, maxLength: 64 })
+          .map((b) => Buffer.from(b).toString('base64url')),
+      }),
     });
     const goodbye = fc.record({ type: fc.constant('goodbye' as const), code: text, reason: text });
     fc.assert(
@@ -61,8 +68,8 @@ describe('encodeMessage and decodeMessage', () => {
   });
 
   test('a text that was cut in the middle of a character still arrives', () => {
-    const cut: Message = { type: 'leave', reason: 'bye 👋'.slice(0, 5) };
-    expect(decodeMessage(encodeMessage(cut))).toEqual({ type: 'leave', reason: 'bye \ufffd' });
+    const cut: Message = { type: 'stop', reason: 'bye 👋'.slice(0, 5) };
+    expect(decodeMessage(encodeMessage(cut))).toEqual({ type: 'stop', reason: 'bye \ufffd' });
   });
 
   test.each([

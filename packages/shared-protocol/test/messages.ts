@@ -25,6 +25,12 @@ export const FEDERATION: FederationView = {
   frozenWeights: [],
 };
 
+/** Texts of the right lengths; that they are signatures of these messages is tested elsewhere. */
+const KEY = 'K'.repeat(42).concat('A');
+const SIGNATURE = 'S'.repeat(85).concat('A');
+const SESSION = 'c2Vzc2lvbi1vZi10aGlzLWxpbms';
+const SIGNED = { at: 1_767_225_600_456, counter: 3, signature: SIGNATURE };
+
 const SITE = {
   trainExamples: 600,
   testExamples: 100,
@@ -34,25 +40,35 @@ const SITE = {
 };
 
 export const MESSAGES: readonly Message[] = [
+  { type: 'challenge', protocol: { major: 2, minor: 1 }, nonce: 'bm9uY2Utb2YtdGhlLXNpdGU' },
+  {
+    type: 'challenged',
+    protocol: { major: 2, minor: 1 },
+    runId: 'digits-2026-01',
+    session: SESSION,
+    publicKey: KEY,
+    signature: SIGNATURE,
+  },
   {
     type: 'hello',
-    protocol: { major: 1, minor: 0 },
+    protocol: { major: 2, minor: 1 },
     software: 'tributary/0.1.0',
     role: 'worker',
     name: 'north',
     secret: 'c2VjcmV0',
+    publicKey: KEY,
+    signature: SIGNATURE,
     clockMs: 1_767_225_600_000,
   },
   {
     type: 'welcome',
-    protocol: { major: 1, minor: 0 },
+    protocol: { major: 2, minor: 1 },
     clientId: 'c-1',
-    credential: 'Y3JlZGVudGlhbA',
     clockMs: 1_767_225_600_123.5,
     heartbeatMs: 5000,
     federation: FEDERATION,
   },
-  { type: 'ready', site: SITE },
+  { type: 'ready', site: SITE, recordsUpTo: 41, signed: SIGNED },
   { type: 'heartbeat', state: 'training', round: 2, progress: 0.25 },
   {
     type: 'plan',
@@ -73,17 +89,30 @@ export const MESSAGES: readonly Message[] = [
     numExamples: 600,
     metrics: { loss: 0.5, accuracy: 0.875 },
     update: { ...blob, digest: B },
+    signed: SIGNED,
   },
   { type: 'receipt', decision: 'refused', code: 'FED_ROUND_STALE', reason: 'round 2 is committed' },
   { type: 'verdict', round: 2, update: B, accepted: true },
-  { type: 'evaluation', round: 2, model: A, numExamples: 100, metrics: { loss: 0.25 } },
-  { type: 'failure', task: 'train', round: 2, code: 'FED_TRAINER_CRASHED', reason: 'out of memory' },
+  { type: 'evaluation', round: 2, model: A, numExamples: 100, metrics: { loss: 0.25 }, signed: SIGNED },
+  {
+    type: 'failure',
+    task: 'train',
+    round: 2,
+    code: 'FED_TRAINER_CRASHED',
+    reason: 'out of memory',
+    signed: SIGNED,
+  },
+  { type: 'rekey', publicKey: KEY, confirmation: SIGNATURE, signed: SIGNED },
+  { type: 'records', lines: ['{"type":"finished","round":3}'] },
   { type: 'goodbye', code: 'FED_RUN_FINISHED', reason: 'all rounds are done' },
-  { type: 'leave', reason: 'stopped by its operator' },
+  { type: 'leave', reason: 'stopped by its operator', signed: SIGNED },
   { type: 'get-status' },
   { type: 'status', status: { state: 'training', round: 2, clients: [{ name: 'north', connected: true }] } },
   { type: 'invite', uses: 1, expiresMs: 3_600_000 },
   { type: 'invited', invite: 'trib1.abc' },
+  { type: 'revoke', name: 'north', reason: 'its images were labelled by guessing' },
+  { type: 'rotate' },
+  { type: 'rotated', fingerprint: A },
   { type: 'stop', reason: 'enough' },
   { type: 'ok' },
   { type: 'error', code: 'FED_INVITE_USED', message: 'this invite was used already', retryable: false },

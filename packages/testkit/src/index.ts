@@ -6,4 +6,4 @@ export type {
   ScriptedWorker,
   ScriptedWorkerOptions,
 } from './scripted-worker.ts';
-export { startScriptedWorker } from './scripted-worker.ts';
+export { keyFrom, startScriptedWorker } from './scripted-worker.ts';

@@ -2,10 +2,11 @@
  * A site played by a few lines of script: it speaks the whole protocol (hello, ready, plans, offers, evaluations) but
  * its training is a function of the test. What it sends can be bent in every way that a broken site might.
  */
-import { randomBytes } from 'node:crypto';
+import { createHash, createPrivateKey, randomBytes } from 'node:crypto';
 import {
   type BlobRef,
   type Channel,
+  challengeCoordinator,
   createBlobShelf,
   createChannel,
   decodeFrame,
@@ -16,8 +17,10 @@ import {
   type Message,
   type MessageOf,
   openMemorySink,
-  PROTOCOL_VERSION,
+  readSigningKey,
+  type SigningKey,
   type SiteReport,
+  sayHello,
   type Tensor,
   type Transport,
 } from '@tributary/shared-protocol';
@@ -50,12 +53,15 @@ export interface ScriptedWorkerOptions {
   readonly url?: string;
   readonly fingerprint?: string;
   readonly secret?: string;
+  /** The site's key is made from this text: the same text is the same site. @default random */
   readonly credential?: string;
   readonly clockMs?: number;
   readonly protocol?: { major: number; minor: number };
   readonly site?: Partial<SiteReport>;
   /** Says `ready` after `welcome`. @default true */
   readonly ready?: boolean;
+  /** Asks for the log's lines that concern it, after that number, and keeps them in `records`. */
+  readonly recordsUpTo?: number;
   /** Undefined: this site never answers the plan. Thrown errors become a `failure`. */
   readonly train?: (job: ScriptedJob) => ScriptedUpdate | undefined | Promise<ScriptedUpdate | undefined>;
   readonly evaluate?: (
@@ -71,14 +77,19 @@ export interface ScriptedWorkerOptions {
 export interface ScriptedWorker {
   readonly name: string;
   readonly credential: string;
+  readonly key: SigningKey;
+  /** Of its link. */
+  readonly session: string;
   readonly welcome: MessageOf<'welcome'>;
   readonly channel: Channel;
   readonly plans: readonly MessageOf<'plan'>[];
   readonly receipts: readonly MessageOf<'receipt'>[];
   readonly verdicts: readonly MessageOf<'verdict'>[];
+  /** Lines of the log that it was brought. */
+  readonly records: readonly string[];
   readonly goodbye: Promise<MessageOf<'goodbye'>>;
   /** Resolves with the first message of that kind, past or to come, that fits. */
-  until<T extends 'plan' | 'receipt' | 'verdict'>(
+  until<T extends 'plan' | 'receipt' | 'verdict' | 'records'>(
     type: T,
     fits?: (message: MessageOf<T>) => boolean,
   ): Promise<MessageOf<T>>;
@@ -98,16 +109,19 @@ export async function startScriptedWorker(options: ScriptedWorkerOptions): Promi
   const channel = createChannel(link);
   const shelf = createBlobShelf();
   const credential = options.credential ?? randomBytes(16).toString('hex');
+  const key = keyFrom(credential);
   const plans: MessageOf<'plan'>[] = [];
   const receipts: MessageOf<'receipt'>[] = [];
   const verdicts: MessageOf<'verdict'>[] = [];
-  const seen = { plan: plans, receipt: receipts, verdict: verdicts } as const;
+  const brought: MessageOf<'records'>[] = [];
+  const seen = { plan: plans, receipt: receipts, verdict: verdicts, records: brought } as const;
   const waiters = new Set<() => void>();
   let resolveGoodbye: (message: MessageOf<'goodbye'>) => void;
   const goodbye = new Promise<MessageOf<'goodbye'>>((resolve) => {
     resolveGoodbye = resolve;
   });
   let welcome: MessageOf<'welcome'>;
+  let session: string;
 
   const note = <M extends Message>(list: M[], message: M) => {
     list.push(message);
@@ -129,6 +143,9 @@ export async function startScriptedWorker(options: ScriptedWorkerOptions): Promi
         const { body } = await shelf.answer(message).catch(() => ({ body: new Uint8Array(0) }));
         return await options.onChunk(message, body);
       }
+      case 'records':
+        note(brought, message);
+        return { type: 'ok' };
       case 'goodbye':
         resolveGoodbye(message);
         return { type: 'ok' };
@@ -197,24 +214,18 @@ export async function startScriptedWorker(options: ScriptedWorkerOptions): Promi
       engine: 'script',
       ...options.site,
     };
-    await channel.call({ type: 'ready', site }, 'ok');
+    const { recordsUpTo } = options;
+    await channel.call({ type: 'ready', site, ...(recordsUpTo === undefined ? {} : { recordsUpTo }) }, 'ok');
   }
 
   const secret = options.secret ?? invite?.secret;
+  const now = () => options.clockMs ?? Date.now();
+  const version = options.protocol === undefined ? {} : { protocol: options.protocol };
   try {
-    welcome = await channel.call(
-      {
-        type: 'hello',
-        protocol: options.protocol ?? PROTOCOL_VERSION,
-        software: 'scripted-worker',
-        role: 'worker',
-        name: options.name,
-        ...(secret === undefined ? {} : { secret }),
-        credential,
-        clockMs: options.clockMs ?? Date.now(),
-      },
-      'welcome',
-    );
+    const counterpart = await challengeCoordinator(channel, { fingerprint, ...version });
+    session = counterpart.session;
+    const hello = { key, name: options.name, software: 'scripted-worker', secret, now, ...version };
+    welcome = await sayHello(channel, counterpart, hello);
     if (options.ready ?? true) await sayReady();
   } catch (error) {
     await channel.close('refused');
@@ -224,13 +235,18 @@ export async function startScriptedWorker(options: ScriptedWorkerOptions): Promi
   return {
     name: options.name,
     credential,
+    key,
+    session,
     welcome,
     channel,
     plans,
     receipts,
     verdicts,
+    get records() {
+      return brought.flatMap(({ lines }) => lines);
+    },
     goodbye,
-    until<T extends 'plan' | 'receipt' | 'verdict'>(
+    until<T extends 'plan' | 'receipt' | 'verdict' | 'records'>(
       type: T,
       fits: (message: MessageOf<T>) => boolean = () => true,
     ) {
@@ -249,4 +265,18 @@ export async function startScriptedWorker(options: ScriptedWorkerOptions): Promi
     sayReady,
     close: () => channel.close('the script ended'),
   };
+}
+
+/** The Ed25519 key whose seed is the SHA-256 of `text`. */
+export function keyFrom(text: string): SigningKey {
+  // PKCS #8 around the 32 bytes of a seed (RFC 8410).
+  const der = Buffer.concat([
+    Buffer.from('302e020100300506032b657004220420', 'hex'),
+    createHash('sha256').update(text).digest(),
+  ]);
+  const pem = createPrivateKey({ key: der, format: 'der', type: 'pkcs8' }).export({
+    type: 'pkcs8',
+    format: 'pem',
+  });
+  return readSigningKey(String(pem));
 }

@@ -9,6 +9,8 @@ export type { JoinOptions } from './agent/join.ts';
 export { joinFederation } from './agent/join.ts';
 export type { PreflightOptions } from './agent/preflight.ts';
 export { preflight } from './agent/preflight.ts';
+export type { RotatedKey, RotateKeyOptions } from './agent/rotate-key.ts';
+export { rotateKey } from './agent/rotate-key.ts';
 export type { SiteFacts } from './agent/state-dir.ts';
 export { findStateDir, readSiteFacts, siteStateDir, stateHome } from './agent/state-dir.ts';
 export type { StartTrainer, Trainer, TrainerSetup } from './agent/trainer-keeper.ts';

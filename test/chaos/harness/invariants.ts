@@ -207,9 +207,9 @@ function reports({ events, runDir }: Outcome, log: readonly LogRecord[]): string
 
 /** Files that docs/architecture.md names, and no others. */
 const RUN_FILES =
-  /^(federation\.json|log\.jsonl|log\.key|admin\.key|metrics\.jsonl|checkpoints\/round-\d{4}\.safetensors)$/;
+  /^(federation\.json|log\.(jsonl|key|head)|admin\.key|metrics\.jsonl|checkpoints\/round-\d{4}\.safetensors)$/;
 const STATE_FILES =
-  /^(credential\.json|federation\.json|lock\.\d+|models\/[0-9a-f]{64}\.frame|spool\/(train|evaluate)-\d{6}-[0-9a-f]{64}\.(json|update)|work\/[^/]+\.json)$/;
+  /^(credential\.json|federation\.json|node\.key|records\.jsonl|lock\.\d+|models\/[0-9a-f]{64}\.frame|spool\/(train|evaluate)-\d{6}-[0-9a-f]{64}\.(json|update)|work\/[^/]+\.json)$/;
 
 function leftovers({ runDir, stateDirs }: Outcome): string[] {
   const found: string[] = [];

@@ -38,7 +38,7 @@ export function joinCommand(context: CliContext): Command {
       wholeNumber(0, 64),
     )
     .option('--image-cache <MiB>', 'memory for decoded images', wholeNumber(0, 1_048_576))
-    .option('--state-dir <dir>', 'where the credential and finished work are kept')
+    .option('--state-dir <dir>', 'where this site’s key and finished work are kept')
     .option('--policy <file>', 'this site’s policy (default: site-policy.yaml in the data folder)')
     .option('--nats <url>', 'over NATS: dial this server instead, a leaf node: tls://host:4222', natsServer)
     .option('--nats-credentials <file>', 'over NATS: this site’s key, as `tributary nats-config` wrote it')

@@ -17,23 +17,30 @@ export function statusCommand(context: CliContext): Command {
     .action(async (argument: string | undefined, _options: unknown, command: Command) => {
       const { openRun } = await import('../runs.ts');
       const run = openRun(context.cwd, argument);
-      const live = await askStatus(run);
-      if (live === undefined && command.opts()['running'] === true) {
+      const { status, running } = await statusOf(run);
+      if (!running && command.opts()['running'] === true) {
         throw new CliError('FED_CLI_NOT_RUNNING', `No coordinator answers for ${run.dir}.`, {
           todo: 'The same `tributary coordinator` command goes on with it.',
         });
       }
-      const status = live ?? statusFromDisk(run);
       if (command.optsWithGlobals()['json']) {
         return printJson(context, {
           type: 'status',
-          running: live !== undefined,
+          running,
           runDir: run.dir,
           ...status,
         });
       }
-      printStatus(context, run, status, live !== undefined);
+      printStatus(context, run, status, running);
     });
+}
+
+/** Where a run stands: by its coordinator when that is running, else by its log. */
+export async function statusOf(run: Run): Promise<{ status: RunStatus; running: boolean }> {
+  const live = await askStatus(run);
+  return live === undefined
+    ? { status: await statusFromDisk(run), running: false }
+    : { status: live, running: true };
 }
 
 async function askStatus(run: Run): Promise<RunStatus | undefined> {
@@ -47,7 +54,8 @@ async function askStatus(run: Run): Promise<RunStatus | undefined> {
 }
 
 /** What the log says of a run that no coordinator holds open. */
-function statusFromDisk({ federation, state }: Run): RunStatus {
+async function statusFromDisk({ federation, state }: Run): Promise<RunStatus> {
+  const { memberViews } = await import('@tributary/coordinator');
   const last = state.commits.at(-1);
   return {
     runId: state.runId,
@@ -55,16 +63,19 @@ function statusFromDisk({ federation, state }: Run): RunStatus {
     state: state.finished === undefined ? 'waiting' : 'finished',
     round: last?.round ?? 0,
     rounds: federation.rounds,
-    clients: [...state.members.values()].map(({ clientId, name }) => ({
-      clientId,
-      name,
-      connected: false,
-      state: 'away',
-      progress: 0,
-      trainExamples: 0,
-      testExamples: 0,
-      lastSeenAt: 0,
-    })),
+    clients: [...state.members.values()]
+      .filter(({ revoked }) => !revoked)
+      .map(({ clientId, name }) => ({
+        clientId,
+        name,
+        connected: false,
+        state: 'away',
+        progress: 0,
+        trainExamples: 0,
+        testExamples: 0,
+        lastSeenAt: 0,
+      })),
+    members: memberViews(state),
     waitingFor: undefined,
     metrics: last?.centralMetrics ?? last?.siteMetrics ?? {},
     bestRound: state.commits.findLast((commit) => commit.best)?.round ?? 0,

@@ -107,6 +107,7 @@ export function createRunView(options: RunViewOptions): RunView {
           `  listening   ${event.url}${event.fingerprint === undefined ? colours.yellow('  (plain, not encrypted)') : ''}`,
         );
         if (event.fingerprint !== undefined) print(`  certificate ${colours.dim(event.fingerprint)}`);
+        if (event.logPublicKey !== undefined) print(`  log key     ${colours.dim(event.logPublicKey)}`);
         return;
       case 'invite': {
         if (options.quiet) return;
@@ -137,6 +138,9 @@ export function createRunView(options: RunViewOptions): RunView {
       case 'left':
         sites.delete(event.name);
         if (!options.quiet) print(`  ${colours.dim('←')} ${event.name} left: ${event.reason}`);
+        return;
+      case 'revoked':
+        warn(`${event.name} is expelled: ${event.reason}`);
         return;
       case 'waiting': {
         const here = event.here.length === 0 ? 'nobody is ready yet' : `here: ${event.here.join(', ')}`;

@@ -1,9 +1,15 @@
-/** Who may take part: an invite's secret turns a site into a member once; afterwards its credential is what counts. */
+/** Who may take part: an invite's secret enrols a site's key once; afterwards holding that key is what counts. */
 import { randomBytes } from 'node:crypto';
-import { crashPoint, type MessageOf, negotiate } from '@tributary/shared-protocol';
+import {
+  crashPoint,
+  helloStatement,
+  isSignedBy,
+  type MessageOf,
+  negotiate,
+} from '@tributary/shared-protocol';
 import { CoordinatorError } from '../errors.ts';
 import type { LogEntry, MemberRecord, RunState } from '../run/records.ts';
-import { hashSecret, matchesHash, newSecret } from './secrets.ts';
+import { matchesHash } from './secrets.ts';
 
 /** A site's clock may differ from ours by this much. */
 export const MAX_CLOCK_SKEW_MS = 5 * 60_000;
@@ -12,9 +18,14 @@ const NAME = /^[\p{L}\p{N}][\p{L}\p{N} ._-]{0,63}$/u;
 
 export interface Admission {
   readonly member: MemberRecord;
-  /** A credential of the coordinator's making, when the site brought none. */
-  readonly credential: string | undefined;
   readonly rejoined: boolean;
+}
+
+/** The link that a hello came over. */
+export interface HelloScope {
+  readonly session: string;
+  /** The certificate's that this coordinator shows; null without TLS. */
+  readonly fingerprint: string | null;
 }
 
 /**
@@ -24,6 +35,7 @@ export interface Admission {
  */
 export function admit(
   hello: MessageOf<'hello'>,
+  scope: HelloScope,
   state: RunState,
   record: (entry: LogEntry) => void,
   now: () => number,
@@ -35,37 +47,39 @@ export function admit(
       `"${hello.name}" can't be a site's name: 1 to 64 letters, digits, spaces, dots, dashes or underscores, a letter or digit first`,
     );
   }
+  const key = provenKey(hello, scope, state.runId);
   const known = state.members.get(hello.name);
-  if (hello.credential !== undefined) {
-    if (known && matchesHash(hello.credential, known.credential)) {
-      return { member: known, credential: undefined, rejoined: true };
-    }
-    if (hello.secret === undefined) {
-      throw new CoordinatorError(
-        known ? 'FED_JOIN_NAME_TAKEN' : 'FED_JOIN_CREDENTIAL',
-        known
-          ? nameTaken(hello.name)
-          : `this run has no site "${hello.name}" with that credential; ask the lead for an invite`,
-      );
-    }
-  }
+  const expelled = [...state.members.values()].find((member) => member.revoked && hadKey(member, key));
+  if (expelled?.revoked) throw revokedError(expelled.name, expelled.revoked.reason);
+  if (known?.key === key) return { member: known, rejoined: true };
   if (hello.secret === undefined) {
     throw new CoordinatorError(
-      'FED_JOIN_CREDENTIAL',
-      'a site joins with an invite, or comes back with its credential; this one showed neither',
+      known ? 'FED_JOIN_NAME_TAKEN' : 'FED_JOIN_CREDENTIAL',
+      known
+        ? nameTaken(known)
+        : `this run has no site "${hello.name}" with that key; ask the lead for an invite`,
     );
   }
   const invite = checkInvite(hello.secret, state, now());
-  if (known) throw new CoordinatorError('FED_JOIN_NAME_TAKEN', nameTaken(hello.name));
-  const made = hello.credential === undefined ? newSecret() : undefined;
-  const member = {
-    clientId: randomBytes(8).toString('hex'),
-    name: hello.name,
-    credential: hashSecret(hello.credential ?? made ?? ''),
-  };
-  record({ type: 'joined', ...member, invite });
+  if (known) throw new CoordinatorError('FED_JOIN_NAME_TAKEN', nameTaken(known));
+  const holder = [...state.members.values()].find((member) => hadKey(member, key));
+  if (holder) {
+    throw new CoordinatorError(
+      'FED_JOIN_KEY_TAKEN',
+      `this key joined as "${holder.name}"; a site has one name and one key: use that name, or another state folder`,
+    );
+  }
+  const joined = { clientId: randomBytes(8).toString('hex'), name: hello.name, key };
+  record({ type: 'joined', ...joined, invite });
   crashPoint('coordinator:after-join-record');
-  return { member, credential: made, rejoined: false };
+  const member = state.members.get(hello.name);
+  if (!member) throw new Error(`the record of "${hello.name}" was not taken into the state`);
+  return { member, rejoined: false };
+}
+
+/** Whether that is the key of this member, or was. */
+export function hadKey({ key, formerKeys }: MemberRecord, asked: string): boolean {
+  return key === asked || formerKeys.includes(asked);
 }
 
 /** Version and clock, asked of sites and of admins alike. */
@@ -80,6 +94,24 @@ export function checkHello(hello: MessageOf<'hello'>, now: number): void {
   }
 }
 
+/** The key that the hello shows, once its signature proves that whoever says it holds it. */
+function provenKey(hello: MessageOf<'hello'>, { session, fingerprint }: HelloScope, runId: string): string {
+  const { publicKey, signature } = hello;
+  if (publicKey === undefined || signature === undefined) {
+    throw new CoordinatorError(
+      'FED_JOIN_SIGNATURE',
+      'a site shows its public key and signs its hello; this one did not',
+    );
+  }
+  if (!isSignedBy(publicKey, helloStatement(hello, { runId, session }, fingerprint), signature)) {
+    throw new CoordinatorError(
+      'FED_JOIN_SIGNATURE',
+      'the signature of the hello does not hold: it was made with another key, or for another run, link or certificate',
+    );
+  }
+  return publicKey;
+}
+
 /** The hash of the invite that `secret` belongs to. Every invite is compared, whichever matches. */
 function checkInvite(secret: string, state: RunState, now: number): string {
   let hash: string | undefined;
@@ -91,6 +123,12 @@ function checkInvite(secret: string, state: RunState, now: number): string {
     throw new CoordinatorError(
       'FED_INVITE_UNKNOWN',
       'this coordinator gave out no such invite; check that it was pasted whole and is for this run',
+    );
+  }
+  if (invite.withdrawn) {
+    throw new CoordinatorError(
+      'FED_INVITE_WITHDRAWN',
+      'a site that came with this invite was expelled, and it lets nobody in any more; ask the lead for another',
     );
   }
   if (invite.used >= invite.uses) {
@@ -108,8 +146,14 @@ function checkInvite(secret: string, state: RunState, now: number): string {
   return hash;
 }
 
-function nameTaken(name: string): string {
-  return `another site is called "${name}" already; choose another name. If it is this site, its credential is in its state folder`;
+/** What an expelled site is told, whatever it sends. */
+export function revokedError(name: string, reason: string): CoordinatorError {
+  return new CoordinatorError('FED_JOIN_REVOKED', `the lead has expelled "${name}" from this run: ${reason}`);
+}
+
+function nameTaken({ name, revoked }: MemberRecord): string {
+  if (revoked) return `"${name}" was the name of a site that was expelled; choose another name`;
+  return `another site is called "${name}" already; choose another name. If it is this site, its key is in its state folder`;
 }
 
 function clock(ms: number): string {

@@ -7,6 +7,8 @@ export interface Member {
   readonly name: string;
   /** Undefined while the site has no link. */
   channel: Channel | undefined;
+  /** That link's, which its signatures are bound to. */
+  session: string;
   /** Minor of the protocol's version that is spoken on it. */
   minor: number;
   /** Its data is prepared and plans are welcome; false again when its link is lost. */
@@ -43,6 +45,7 @@ export function createRoster(now: () => number): Roster {
         clientId,
         name,
         channel: undefined,
+        session: '',
         minor: 0,
         ready: false,
         site: undefined,

@@ -1,5 +1,5 @@
 /** What every phase of a run works with. */
-import type { RunEvent } from '@tributary/shared-protocol';
+import type { RunEvent, SigningKey } from '@tributary/shared-protocol';
 import type { ResolvedFederation, TensorShape } from '../config/resolve.ts';
 import type { Roster } from '../members/roster.ts';
 import type { RunDirectory } from '../run/directory.ts';
@@ -11,6 +11,8 @@ export type NewEvent = WithoutTime<RunEvent>;
 export interface RunContext {
   readonly federation: ResolvedFederation;
   readonly directory: RunDirectory;
+  /** The run's own key: it signs the log, and proves to sites whom they talk to. */
+  readonly key: SigningKey;
   readonly roster: Roster;
   readonly state: RunState;
   /** Tensors that the sites send back: all but the frozen ones. */

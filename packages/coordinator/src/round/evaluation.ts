@@ -16,6 +16,8 @@ export interface Evaluation {
   readonly plan: EvaluationPlan;
   answer(member: Member, evaluation: MessageOf<'evaluation'>): MessageOf<'receipt'>;
   failed(member: Member, failure: MessageOf<'failure'>): void;
+  /** A site was expelled: nobody waits for what it measures, and it does not count. */
+  expel(name: string): void;
   /**
    * What the sites measured by the deadline, by name; sites that failed or stayed away are missing. Rejects with the
    * signal's reason, before any site is asked when it was aborted already.
@@ -107,6 +109,11 @@ export function createEvaluation(context: RunContext, plan: EvaluationPlan): Eva
       if (done.has(member.name) || !plan.cohort.includes(member.name)) return;
       done.add(member.name);
       context.emit({ type: 'client-failed', round, name: member.name, code, reason });
+      review();
+    },
+    expel(name) {
+      results.delete(name);
+      done.add(name);
       review();
     },
     async run() {

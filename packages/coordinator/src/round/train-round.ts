@@ -26,6 +26,8 @@ export interface TrainRoundPlan {
   readonly cohort: readonly string[];
   readonly model: BlobRef;
   readonly learningRate: number;
+  /** How many were asked before any was expelled. @default cohort.length */
+  readonly asked?: number;
 }
 
 export interface TrainRound {
@@ -35,10 +37,18 @@ export interface TrainRound {
   offer(member: Member, offer: MessageOf<'offer'>): MessageOf<'receipt'>;
   /** A site gave up on its plan. */
   failed(member: Member, failure: MessageOf<'failure'>): void;
+  /** A site was expelled: when it is one of this round's, `run` rejects with SiteExpelled, and all is counted anew. */
+  expel(name: string): void;
   /** Takes updates from before a restart back in, those whose file is still what the log says. Comes before `run`. */
   restore(): Promise<void>;
   /** Resolves when the round may be aggregated; rejects with the signal's reason, or when too few updates came. */
   run(): Promise<void>;
+}
+
+/** What the signature of an offer is bound to. */
+interface OfferScope {
+  readonly session: string;
+  readonly key: string | undefined;
 }
 
 type SiteState = 'pending' | 'pulling' | 'accepted' | 'refused' | 'failed';
@@ -64,6 +74,16 @@ export class RoundFailed extends Error {
   override readonly name = 'RoundFailed' as const;
 }
 
+/** Thrown when a site of the round was expelled: what is left of the round is played without it. */
+export class SiteExpelled extends Error {
+  override readonly name = 'SiteExpelled' as const;
+}
+
+/** The fewest updates from which a round may be made that asked so many sites. */
+export function fewestUpdates(quorum: number, asked: number): number {
+  return Math.min(quorum, asked);
+}
+
 /** Chunks in flight over all pulls together, about. */
 const CHUNKS_IN_FLIGHT = 16;
 /** An update of which no chunk came for this long is not on its way any more; as long as a fetch waits for one. */
@@ -75,7 +95,7 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
   const { federation, roster, now, manifest } = context;
   const { deadlines } = federation;
   const { round, cohort, model } = plan;
-  const minUpdates = Math.min(federation.cohort.quorum, cohort.length);
+  const minUpdates = fewestUpdates(federation.cohort.quorum, plan.asked ?? cohort.length);
   const targetUpdates = Math.max(minUpdates, Math.ceil(federation.cohort.target * cohort.length));
   const sites = new Map<string, Site>(
     cohort.map((name) => [name, { state: 'pending', planned: undefined, movedAt: 0, pull: undefined }]),
@@ -86,6 +106,7 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
   let deadlineAt = startedAt + deadlines.roundSeconds * 1000;
   let extensions = 0;
   let closed = false;
+  let expelled: SiteExpelled | undefined;
   let pulls = 0;
   const queuedPulls: (() => void)[] = [];
   let settle: { resolve: () => void; reject: (reason: unknown) => void } | undefined;
@@ -96,6 +117,8 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
 
   const pathOf = (member: Member, digest: string) =>
     join(context.directory.paths.roundSpool(round), `${member.clientId}-${digest.slice(0, 16)}.update`);
+
+  const keyOf = ({ name }: Member) => context.state.members.get(name)?.key;
 
   /** Sites that may still bring an update: those at work, and lost ones for as long as they may come back. */
   function awaited(): string[] {
@@ -241,6 +264,7 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
     member: Member,
     site: Site,
     offer: MessageOf<'offer'>,
+    scope: OfferScope,
     signal: AbortSignal,
   ): Promise<void> {
     const channel = member.channel;
@@ -266,7 +290,7 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
         });
         if (closed) {
           await update.undo(path);
-          throw late(round);
+          throw expelled ?? late(round);
         }
       } catch (error) {
         if (!isTransient(error, signal))
@@ -276,7 +300,9 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
         pulls--;
         queuedPulls.shift()?.();
       }
-      accept(member, site, offer);
+      // Its signature is worth nothing under the new key: it offers again, and its bytes are here.
+      if (keyOf(member) !== scope.key) throw new Error('the site has another key by now');
+      accept(member, site, offer, scope.session);
       void verdict(member, offer, undefined);
     } catch (error) {
       if (site.pull?.abort.signal !== signal) return;
@@ -299,7 +325,7 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
     pulls++;
   }
 
-  function accept(member: Member, site: Site, offer: MessageOf<'offer'>): void {
+  function accept(member: Member, site: Site, offer: MessageOf<'offer'>, session: string): void {
     const entry: AcceptedUpdate = {
       type: 'update-accepted',
       round,
@@ -308,6 +334,7 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
       bytes: offer.update.bytes,
       numExamples: offer.numExamples,
       metrics: offer.metrics,
+      offer: { ...offer.signed, session, base: offer.base, chunkBytes: offer.update.chunkBytes },
     };
     crashPoint('coordinator:before-accept-record');
     context.record(entry);
@@ -355,6 +382,8 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
           `another update of "${member.name}" was accepted in round ${round} already`,
         );
       }
+      // Of the link that the offer came over: by the time that all is here, the site may have another.
+      const scope = { session: member.session, key: keyOf(member) };
       const before = site.pull;
       // On a new link a site offers of itself, and once more when its plan is repeated: the first goes on.
       const same = before?.digest === offer.update.digest && before.channel === member.channel;
@@ -365,7 +394,7 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
       site.movedAt = now();
       // The receipt goes out first: the site serves chunks only once it has it.
       const done = Promise.all([before?.done, new Promise((next) => setImmediate(next))]).then(() =>
-        pull(member, site, offer, abort.signal),
+        pull(member, site, offer, scope, abort.signal),
       );
       site.pull = {
         digest: offer.update.digest,
@@ -381,6 +410,11 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
       site.state = 'failed';
       review();
       context.emit({ type: 'client-failed', round, name: member.name, code, reason });
+    },
+    expel(name) {
+      if (!sites.has(name)) return;
+      expelled = new SiteExpelled(`"${name}" was expelled`);
+      settle?.reject(expelled);
     },
     restore,
     async run() {
@@ -410,10 +444,13 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
         context.signal.removeEventListener('abort', onAbort);
         for (const site of sites.values()) {
           if (site.state !== 'pulling') continue;
-          site.pull?.abort.abort(context.signal.aborted ? new Error('the run was stopped') : late(round));
+          const stopped = context.signal.aborted ? new Error('the run was stopped') : expelled;
+          site.pull?.abort.abort(stopped ?? late(round));
         }
         await Promise.all([...sites.values()].map((site) => site.pull?.done));
       }
+      // Also when that came after the last update.
+      if (expelled) throw expelled;
     },
   };
 

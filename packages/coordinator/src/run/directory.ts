@@ -12,6 +12,8 @@ export interface RunPaths {
   readonly root: string;
   readonly federation: string;
   readonly log: string;
+  /** Signed: up to where the log was on the disk. */
+  readonly head: string;
   readonly key: string;
   readonly admin: string;
   readonly metrics: string;
@@ -39,6 +41,7 @@ export function runPaths(root: string): RunPaths {
     root,
     federation: join(root, 'federation.json'),
     log: join(root, 'log.jsonl'),
+    head: join(root, 'log.head'),
     key: join(root, 'log.key'),
     admin: join(root, 'admin.key'),
     metrics: join(root, 'metrics.jsonl'),

@@ -1,5 +1,8 @@
 /** What log.jsonl records, and the state of a run that follows from reading it from the start. */
 
+import type { RunStatus } from '@tributary/shared-protocol';
+import type { KeptProof } from '../members/proof-check.ts';
+
 type Metrics = Readonly<Record<string, number>>;
 
 export type LogEntry =
@@ -9,18 +12,45 @@ export type LogEntry =
       readonly name: string;
       readonly publicKey: string;
       readonly initial: string;
+      /** True: `log.head` was kept from the first record on. Absent in logs from before there was one. */
+      readonly head?: boolean;
     }
   | { readonly type: 'run-resumed'; readonly round: number; readonly repairedBytes: number }
-  /** `invite` and `credential` are SHA-256 of the secrets, which are kept nowhere. */
+  /** `invite` is the SHA-256 of its secret, which is kept nowhere. */
   | { readonly type: 'invited'; readonly invite: string; readonly uses: number; readonly expiresAt: number }
   | {
       readonly type: 'joined';
       readonly clientId: string;
       readonly name: string;
       readonly invite: string;
-      readonly credential: string;
+      /** Base64url of the site's public key. Absent in logs of protocol 1, whose sites had none. */
+      readonly key?: string;
     }
   | { readonly type: 'left'; readonly clientId: string; readonly name: string; readonly reason: string }
+  /**
+   * The lead has expelled a site: its key, its name and the invite that it came with let nobody in any more, and its
+   * update of the open round does not count.
+   */
+  | {
+      readonly type: 'revoked';
+      readonly clientId: string;
+      readonly name: string;
+      /** The key that it had; absent for a site of protocol 1. */
+      readonly key?: string;
+      readonly reason: string;
+    }
+  /** A site has a new key; what it signs from now on is signed with that. */
+  | {
+      readonly type: 'rekeyed';
+      readonly clientId: string;
+      readonly name: string;
+      readonly key: string;
+      readonly former: string;
+      /** The former key's signature over the message, and the new one's. */
+      readonly proof: KeptProof & { readonly confirmation: string };
+    }
+  /** The coordinator shows another certificate than before: SHA-256 of it, null without TLS. */
+  | { readonly type: 'certificate'; readonly fingerprint: string | null }
   | {
       readonly type: 'round-started';
       readonly round: number;
@@ -44,6 +74,8 @@ export type LogEntry =
       readonly bytes: number;
       readonly numExamples: number;
       readonly metrics: Metrics;
+      /** The site's signature over its offer, and what else the offer said. Absent in logs of protocol 1. */
+      readonly offer?: KeptProof & { readonly base: string; readonly chunkBytes: number };
     }
   | {
       readonly type: 'update-refused';
@@ -93,13 +125,27 @@ export type CommittedRound = Extract<LogEntry, { type: 'committed' }>;
 export interface MemberRecord {
   readonly clientId: string;
   readonly name: string;
-  readonly credential: string;
+  /** Base64url of its public key; undefined when it joined under protocol 1, and so can't come back. */
+  readonly key: string | undefined;
+  /** Those that it had before. */
+  readonly formerKeys: readonly string[];
+  /** Hash of the invite that it came with. */
+  readonly invite: string;
+  /** Unix millis; undefined when the record's time is not known. */
+  readonly joinedAt: number | undefined;
+  /** Set once it is expelled. */
+  readonly revoked: { readonly at: number | undefined; readonly reason: string } | undefined;
 }
+
+/** A record with its time, where it has been written. */
+export type Logged = LogEntry & { readonly at?: number };
 
 export interface InviteRecord {
   readonly uses: number;
   readonly expiresAt: number;
   used: number;
+  /** The site that came with it was expelled: it lets nobody in any more. */
+  withdrawn: boolean;
 }
 
 /** Where a run stands. */
@@ -115,17 +161,22 @@ export interface RunState {
   open:
     | {
         round: number;
+        /** Those that were asked, without those expelled since. */
         cohort: readonly string[];
+        /** How many were asked. */
+        asked: number;
         base: string;
         learningRate: number;
         accepted: Map<string, AcceptedUpdate>;
       }
     | undefined;
+  /** Of the certificate that was shown last; undefined before the first was recorded. */
+  certificate: string | null | undefined;
   finished: Extract<LogEntry, { type: 'finished' }> | undefined;
 }
 
 /** The state after all of `entries`; a run begins again after `finished` only when it had failed or was stopped. */
-export function replay(entries: Iterable<LogEntry>): RunState {
+export function replay(entries: Iterable<Logged>): RunState {
   const state: RunState = {
     runId: '',
     initial: '',
@@ -133,6 +184,7 @@ export function replay(entries: Iterable<LogEntry>): RunState {
     invites: new Map(),
     commits: [],
     open: undefined,
+    certificate: undefined,
     finished: undefined,
   };
   for (const entry of entries) apply(state, entry);
@@ -140,7 +192,7 @@ export function replay(entries: Iterable<LogEntry>): RunState {
 }
 
 /** Takes one more record into `state`. */
-export function apply(state: RunState, entry: LogEntry): void {
+export function apply(state: RunState, entry: Logged): void {
   switch (entry.type) {
     case 'run-started':
       state.runId = entry.runId;
@@ -150,25 +202,51 @@ export function apply(state: RunState, entry: LogEntry): void {
       state.finished = undefined;
       break;
     case 'invited':
-      state.invites.set(entry.invite, { uses: entry.uses, expiresAt: entry.expiresAt, used: 0 });
+      state.invites.set(entry.invite, {
+        uses: entry.uses,
+        expiresAt: entry.expiresAt,
+        used: 0,
+        withdrawn: false,
+      });
       break;
     case 'joined': {
       state.members.set(entry.name, {
         clientId: entry.clientId,
         name: entry.name,
-        credential: entry.credential,
+        key: entry.key,
+        invite: entry.invite,
+        joinedAt: entry.at,
+        formerKeys: [],
+        revoked: undefined,
       });
       const invite = state.invites.get(entry.invite);
       if (invite) invite.used++;
       break;
     }
+    case 'revoked':
+      expel(state, entry);
+      break;
+    case 'rekeyed': {
+      const member = state.members.get(entry.name);
+      if (member)
+        state.members.set(entry.name, {
+          ...member,
+          key: entry.key,
+          formerKeys: [...member.formerKeys, entry.former],
+        });
+      break;
+    }
+    case 'certificate':
+      state.certificate = entry.fingerprint;
+      break;
     case 'round-started':
       state.open = {
         round: entry.round,
         cohort: entry.cohort,
+        asked: entry.cohort.length,
         base: entry.base,
         learningRate: entry.learningRate,
-        accepted: new Map(),
+        accepted: keptUpdates(state, entry),
       };
       break;
     case 'update-accepted':
@@ -189,7 +267,38 @@ export function apply(state: RunState, entry: LogEntry): void {
   }
 }
 
+/** The members as `tributary members` shows them, in the order in which they joined. */
+export function memberViews({ members }: RunState): RunStatus['members'] {
+  return [...members.values()].map(({ clientId, name, key, joinedAt, revoked }) => ({
+    clientId,
+    name,
+    publicKey: key,
+    joinedAt,
+    revoked,
+  }));
+}
+
 /** The round of the best commit so far, or 0. */
 export function bestRound(state: RunState): number {
   return state.commits.findLast((c) => c.best)?.round ?? 0;
+}
+
+function expel(state: RunState, { name, reason, at }: Extract<Logged, { type: 'revoked' }>): void {
+  const member = state.members.get(name);
+  if (!member) return;
+  state.members.set(name, { ...member, revoked: { at, reason } });
+  const invite = state.invites.get(member.invite);
+  if (invite) invite.withdrawn = true;
+  if (!state.open) return;
+  state.open.cohort = state.open.cohort.filter((one) => one !== name);
+  state.open.accepted.delete(name);
+}
+
+/** A round that is started once more, because too few of its sites were left, keeps the updates that it has. */
+function keptUpdates(
+  { open }: RunState,
+  { round, base, cohort }: Extract<LogEntry, { type: 'round-started' }>,
+): Map<string, AcceptedUpdate> {
+  if (open?.round !== round || open.base !== base) return new Map();
+  return new Map([...open.accepted].filter(([name]) => cohort.includes(name)));
 }

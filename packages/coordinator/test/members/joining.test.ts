@@ -60,7 +60,7 @@ describe('joining', () => {
 
   it('refuses another major version of the protocol', async () => {
     const run = await startRun();
-    expect(await refusal(run.join('a', { protocol: { major: 2, minor: 0 } }))).toMatchObject({
+    expect(await refusal(run.join('a', { protocol: { major: 1, minor: 0 } }))).toMatchObject({
       code: 'FED_PROTOCOL_VERSION',
     });
   });
@@ -76,7 +76,7 @@ describe('joining', () => {
     expect((await run.join('b', { invite })).welcome.clientId).toBeTruthy();
   });
 
-  it('lets a site with its credential replace its old link, also when it repeats its first hello', async () => {
+  it('lets a site with its key replace its old link, also when it repeats its first hello', async () => {
     const run = await startRun();
     const invite = run.coordinator.invite();
     const first = await run.join('a', { invite, credential: 'of its own making' });
@@ -112,7 +112,7 @@ describe('joining', () => {
     const site = await run.join('a');
     const hello = {
       type: 'hello',
-      protocol: { major: 1, minor: 0 },
+      protocol: { major: 2, minor: 1 },
       software: 'test',
       role: 'admin',
       name: 'x',

@@ -37,7 +37,8 @@ describe('a disk that is really full', () => {
   }) => {
     const dir = tinyDisk();
     if (dir === undefined) return skip('this user may not mount a small file system');
-    const options = { path: join(dir, 'log.jsonl'), keyPath: join(dir, 'log.key'), config: 'c' };
+    const [path, keyPath, headPath] = ['log.jsonl', 'log.key', 'log.head'].map((name) => join(dir, name));
+    const options = { path: path!, keyPath: keyPath!, headPath: headPath!, config: 'c' };
     const log = await openRunLog(options);
     const append = (reason: string) => log.append({ type: 'left', clientId: 'c', name: 'a', reason });
     append('before');
@@ -47,7 +48,7 @@ describe('a disk that is really full', () => {
     rmSync(balloon);
     append('after');
     log.close();
-    const records = verifyRunLog(options.path, log.publicKey);
+    const records = verifyRunLog(options.path, log.key.publicKey);
     expect(records).toMatchObject([{ reason: 'before' }, { reason: 'after' }]);
   });
 

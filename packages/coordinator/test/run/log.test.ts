@@ -8,12 +8,17 @@ import { temporaryDir } from '../federation.ts';
 
 async function twoRecords() {
   const dir = temporaryDir();
-  const options = { path: join(dir, 'log.jsonl'), keyPath: join(dir, 'log.key'), config: 'c' };
+  const options = {
+    path: join(dir, 'log.jsonl'),
+    keyPath: join(dir, 'log.key'),
+    headPath: join(dir, 'log.head'),
+    config: 'c',
+  };
   const log = await openRunLog(options);
   log.append({ type: 'invited', invite: 'i', uses: 1, expiresAt: 1 }, { durable: true });
   log.append({ type: 'run-resumed', round: 3, repairedBytes: 0 });
   log.close();
-  return { options, publicKey: log.publicKey };
+  return { options, publicKey: log.key.publicKey };
 }
 
 describe('the log', () => {

@@ -74,6 +74,7 @@ export function dial(url: URL, { fingerprint, signal }: DialOptions): Promise<So
             'FED_TRANSPORT_FINGERPRINT',
             `${url.origin}: expected the certificate with the SHA-256 ${fingerprint}, but saw ${seen ?? 'none'}. ` +
               'Nothing was sent. Either this is not your coordinator, or it has a new certificate: ask for a new invite',
+            { fingerprint: seen },
           ),
         );
         return;

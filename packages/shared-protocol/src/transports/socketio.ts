@@ -65,7 +65,9 @@ export function createSocketioTransport(options: SocketioTransportOptions = {}):
       if (tls === undefined) {
         throw new TypeError('tls: give { key, cert } to listen, or false to ask for plain HTTP');
       }
-      const http = tls === false ? createHttpServer() : createHttpsServer({ ...tls, minVersion: 'TLSv1.3' });
+      const https = tls === false ? undefined : createHttpsServer({ ...tls, minVersion: 'TLSv1.3' });
+      const http = https ?? createHttpServer();
+      let fingerprint = tls === false ? undefined : fingerprintOf(tls.cert);
       http.on('request', (request, response) => {
         if (request.url === HEALTH_PATH && (request.method === 'GET' || request.method === 'HEAD')) {
           // Answered by the loop that carries the links: while that is stuck, so is this.
@@ -113,7 +115,17 @@ export function createSocketioTransport(options: SocketioTransportOptions = {}):
       const scheme = tls === false ? 'http' : 'https';
       return {
         url: `${scheme}://${hostInUrl(options.publicHost ?? dialableHost(host))}:${boundPort}`,
-        fingerprint: tls === false ? undefined : fingerprintOf(tls.cert),
+        get fingerprint() {
+          return fingerprint;
+        },
+        ...(https === undefined
+          ? {}
+          : {
+              renew(next: { readonly key: string; readonly cert: string }) {
+                https.setSecureContext({ ...next, minVersion: 'TLSv1.3' });
+                fingerprint = fingerprintOf(next.cert);
+              },
+            }),
         async close() {
           await Promise.all([...links].map((link) => link.close('the listener was closed')));
           const closed = io.close();

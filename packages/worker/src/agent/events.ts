@@ -4,6 +4,7 @@
 export interface PreflightStep {
   readonly name:
     | 'state'
+    | 'identity'
     | 'policy'
     | 'address'
     | 'protocol'
@@ -138,7 +139,7 @@ export interface WorkerSummary {
   readonly updatesAccepted: number;
   readonly updatesRefused: number;
   readonly evaluations: number;
-  /** Where credential, global models and spool lie. */
+  /** Where key, global models and spool lie. */
   readonly stateDir: string;
 }
 

@@ -4,7 +4,7 @@
  */
 import { hostname } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
-import { createBlobShelf, decodeInvite, type Transport } from '@tributary/shared-protocol';
+import { createBlobShelf, decodeInvite, RemoteError, type Transport } from '@tributary/shared-protocol';
 import { isPolicyError, WorkerError } from '../errors.ts';
 import { createGuard, type Guard, isPause } from '../policy/guard.ts';
 import { openLedger } from '../policy/ledger.ts';
@@ -16,11 +16,12 @@ import { createDelivery } from './delivery.ts';
 import { createDesk } from './desk.ts';
 import type { EmitWorkerEvent, WorkerEvent, WorkerSummary } from './events.ts';
 import { isFinal, openLink, type Site } from './link.ts';
+import { openRecords } from './records.ts';
 import { openSpool } from './spool.ts';
 import {
   type Credential,
+  describeKey,
   findStateDir,
-  newCredential,
   openStateDir,
   type StateDir,
   siteStateDir,
@@ -41,7 +42,7 @@ export interface JoinOptions {
   readonly dataDir: string;
   /** Unique in the run; part of this site's random seed. @default the name used before, else the host's name */
   readonly name?: string;
-  /** Credential, models and spool of this run and name. @default a folder under TRIBUTARY_HOME or the user's state folder */
+  /** Key, models and spool of this run and name. @default a folder under TRIBUTARY_HOME or the user's state folder */
   readonly stateDir?: string;
   /** The site's policy. @default `site-policy.yaml` in `dataDir`, where there is one */
   readonly policyFile?: string;
@@ -70,6 +71,8 @@ export interface JoinOptions {
   readonly now?: () => number;
 }
 
+/** A goodbye that is no end of the run but of this site's part in it. */
+const EXPELLED = 'FED_JOIN_REVOKED';
 const SIX_HOURS_MS = 6 * 60 * 60 * 1000;
 
 /**
@@ -78,8 +81,9 @@ const SIX_HOURS_MS = 6 * 60 * 60 * 1000;
  *
  * Rejects with what can't be mended by waiting: FED_INVITE_MALFORMED, FED_TRANSPORT_FINGERPRINT, FED_PROTOCOL_VERSION,
  * the coordinator's own refusal (a RemoteError: invite used, name taken …), FED_WORKER_CLOCK, FED_WORKER_PREFLIGHT,
- * FED_WORKER_STATE_LOCKED, FED_WORKER_STATE_UNUSABLE, FED_WORKER_NO_CREDENTIAL, FED_WORKER_WRONG_RUN and
- * FED_WORKER_COORDINATOR_GONE; and FED_POLICY_… where the site's policy can't be read, or refuses the federation.
+ * FED_WORKER_STATE_LOCKED, FED_WORKER_STATE_UNUSABLE, FED_WORKER_NO_CREDENTIAL, FED_WORKER_KEY, FED_WORKER_WRONG_RUN,
+ * FED_PROTOCOL_IDENTITY and FED_WORKER_COORDINATOR_GONE; and FED_POLICY_… where the site's policy can't be read, or
+ * refuses the federation.
  */
 export async function joinFederation(options: JoinOptions): Promise<WorkerSummary> {
   const now = options.now ?? Date.now;
@@ -96,8 +100,16 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
   const state = await openStateDir(path);
   let keeper: TrainerKeeper | undefined;
   let guard: Guard | undefined;
+  const over = new AbortController();
   try {
     emit({ type: 'preflight', step: { name: 'state', state: 'ok', detail: path, advice: undefined } });
+    const stored = await state.readCredential();
+    // The key first: once a credential is there, so is the key that goes with it.
+    const nodeKey = await state.openKey({ create: !(stored?.confirmed ?? false) });
+    emit({
+      type: 'preflight',
+      step: { name: 'identity', state: 'ok', detail: describeKey(nodeKey), advice: undefined },
+    });
     const spool = await openSpool(state.spoolDir);
     guard = createGuard({
       loaded,
@@ -110,7 +122,8 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
     });
     const { step } = guard;
     emit({ type: 'preflight', step });
-    const credential = await settleCredential(state, options, invite, wantedName);
+    const credential = await settleCredential(state, stored, options, invite, wantedName);
+    const records = await openRecords(state.recordsFile);
     const uplink = createUplink();
     const delivery = createDelivery(spool, createBlobShelf(), guard, emit);
     const signal = options.signal ?? new AbortController().signal;
@@ -118,13 +131,16 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
     const site: Site = {
       options: { ...options, transport: guard.meter(options.transport) },
       state,
+      key: nodeKey.key,
       credential,
       secret: credential.confirmed ? undefined : invite?.secret,
       emit,
       now,
       signal,
+      over: over.signal,
       uplink,
       delivery,
+      records,
       guard,
       prepare(federation) {
         const { engine = 'auto', threads, imageThreads, maxCacheBytes } = options;
@@ -174,6 +190,8 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
       stateDir: path,
     };
   } finally {
+    // First: checks that are still under way must not start a trainer behind our back.
+    over.abort(new Error('this site’s part is over'));
     await keeper?.close();
     guard?.close();
     await state.release();
@@ -194,6 +212,7 @@ async function keepLinked(site: Site): Promise<End> {
       const linksBefore = site.links;
       try {
         const end = await openLink(site);
+        if (end.goodbye?.code === EXPELLED) throw new RemoteError(EXPELLED, end.goodbye.reason, false);
         if (end.goodbye !== undefined) return { ended: 'goodbye', ...end.goodbye };
         reason = end.reason;
       } catch (error) {
@@ -246,14 +265,14 @@ function checkCoordinator({ guard, credential, emit }: Site): void {
   }
 }
 
-/** The credential to show, written down before it is shown for the first time. */
+/** Where to dial and under which name, written down before it is done for the first time. */
 async function settleCredential(
   state: StateDir,
+  stored: Credential | undefined,
   options: JoinOptions,
   invite: ReturnType<typeof decodeInvite> | undefined,
   name: string,
 ): Promise<Credential> {
-  const stored = await state.readCredential();
   if (invite === undefined) {
     if (stored !== undefined) return stored;
     throw new WorkerError(
@@ -269,13 +288,15 @@ async function settleCredential(
   }
   // The coordinator may have moved: the invite's address is the newer one.
   const { url, fingerprint, runId } = invite;
+  // The run's key is not: it can't change, and what was pinned first stays.
+  const publicKey = stored?.publicKey ?? invite.publicKey;
   const credential: Credential = {
-    version: 1,
+    version: 2,
     url,
     ...(fingerprint === undefined ? {} : { fingerprint }),
     runId,
     name: options.name ?? stored?.name ?? name,
-    credential: stored?.credential ?? newCredential(),
+    ...(publicKey === undefined ? {} : { publicKey }),
     confirmed: stored?.confirmed ?? false,
   };
   await state.writeCredential(credential);

@@ -1,6 +1,7 @@
 /** One link from dialling to its end: hello, checks, ready, heartbeats, and the coordinator's requests. */
 import {
   type Channel,
+  challengeCoordinator,
   crashPoint,
   createChannel,
   errorCode,
@@ -10,14 +11,18 @@ import {
   PROTOCOL_VERSION,
   ProtocolError,
   RemoteError,
+  type SigningKey,
+  sayHello,
 } from '@tributary/shared-protocol';
 import { isPolicyError, WorkerError } from '../errors.ts';
 import type { Guard } from '../policy/guard.ts';
 import type { Delivery } from './delivery.ts';
 import type { Desk } from './desk.ts';
+import { dialCoordinator } from './dial.ts';
 import type { EmitWorkerEvent, PreflightStep } from './events.ts';
 import type { JoinOptions } from './join.ts';
 import { clockStep, ok, preflight } from './preflight.ts';
+import type { SiteRecords } from './records.ts';
 import type { Credential, StateDir } from './state-dir.ts';
 import { type Trainer, type TrainerKeeper, withAttempts } from './trainer-keeper.ts';
 import type { Uplink } from './uplink.ts';
@@ -26,14 +31,18 @@ import type { Uplink } from './uplink.ts';
 export interface Site {
   readonly options: JoinOptions;
   readonly state: StateDir;
+  readonly key: SigningKey;
   credential: Credential;
   /** The invite's secret, shown until a `welcome` has been read. */
   secret: string | undefined;
   readonly emit: EmitWorkerEvent;
   readonly now: () => number;
   readonly signal: AbortSignal;
+  /** Aborted when this site's part is over, however that came: nothing is started from then on. */
+  readonly over: AbortSignal;
   readonly uplink: Uplink;
   readonly delivery: Delivery;
+  readonly records: SiteRecords;
   readonly guard: Guard;
   /** Makes keeper and desk for the federation, once. */
   prepare(federation: FederationView): TrainerKeeper;
@@ -62,6 +71,9 @@ export interface LinkEnd {
 /** Which check a refused `hello` belongs to; all others are shown as the address's. */
 const STEP_OF_REFUSAL: Readonly<Record<string, PreflightStep['name']>> = {
   FED_PROTOCOL_VERSION: 'protocol',
+  FED_PROTOCOL_IDENTITY: 'identity',
+  FED_JOIN_SIGNATURE: 'identity',
+  FED_JOIN_KEY_TAKEN: 'identity',
   FED_JOIN_CLOCK: 'clock',
 };
 /** What dialling again can't mend. */
@@ -70,6 +82,7 @@ const FINAL_CODES = [
   'FED_TRANSPORT_FORBIDDEN',
   'FED_TRANSPORT_UNSUPPORTED',
   'FED_PROTOCOL_VERSION',
+  'FED_PROTOCOL_IDENTITY',
   'FED_PROTOCOL_MESSAGE_MALFORMED',
 ];
 const LEAVE_TIMEOUT_MS = 2000;
@@ -77,14 +90,12 @@ const HEARTBEAT_PATIENCE_MS = 15_000;
 
 /** Dials once and stays until the link ends; resolves with how, rejects when it never came to work. */
 export async function openLink(site: Site): Promise<LinkEnd> {
-  const { credential, signal, emit } = site;
-  const { url, fingerprint } = credential;
-  const link = await site.options.transport
-    .connect(url, { ...(fingerprint === undefined ? {} : { fingerprint }), signal })
-    .catch((error: unknown) => {
-      reportUnreachable(site, error);
-      throw error;
-    });
+  const { signal, emit } = site;
+  const link = await dialCoordinator(site).catch((error: unknown) => {
+    reportUnreachable(site, error);
+    throw error;
+  });
+  const { url, fingerprint } = site.credential;
   const channel = createChannel(link);
   const gone = goneOn(signal);
   const halt = site.guard.watch();
@@ -116,7 +127,8 @@ export async function openLink(site: Site): Promise<LinkEnd> {
     refuseByPolicy(site, welcome);
     const ready = readyFor(site, welcome.federation);
     const trainer = await Promise.race([ready, brokenOff, gone.promise, halt.promise]);
-    await channel.call({ type: 'ready', site: trainer.site }, 'ok', { signal });
+    const recordsUpTo = site.records.upTo;
+    await channel.call({ type: 'ready', site: trainer.site, recordsUpTo }, 'ok', { signal });
     crashPoint('agent:after-ready');
     site.links++;
     site.uplink.up(channel);
@@ -150,19 +162,26 @@ export function isFinal(error: unknown): boolean {
 }
 
 async function hello(site: Site, channel: Channel): Promise<MessageOf<'welcome'>> {
-  const { credential, secret, now, emit, options } = site;
-  const sentAt = now();
-  const message: MessageOf<'hello'> = {
-    type: 'hello',
-    protocol: PROTOCOL_VERSION,
-    software: options.software ?? 'tributary',
-    role: 'worker',
-    name: credential.name,
-    ...(secret === undefined ? {} : { secret }),
-    credential: credential.credential,
-    clockMs: sentAt,
-  };
-  const welcome = await channel.call(message, 'welcome', { signal: site.signal }).catch((error: unknown) => {
+  const { credential, secret, now, emit, options, signal, key } = site;
+  const { url, fingerprint } = credential;
+  let sentAt = 0;
+  let shownKey = '';
+  const welcome = await (async () => {
+    const pinned = { publicKey: credential.publicKey, fingerprint, signal };
+    const coordinator = await challengeCoordinator(channel, pinned);
+    if (coordinator.runId !== credential.runId) throw wrongRun(url, coordinator.runId, credential.runId);
+    shownKey = coordinator.publicKey;
+    sentAt = now();
+    const software = options.software ?? 'tributary';
+    return await sayHello(channel, coordinator, {
+      key,
+      name: credential.name,
+      software,
+      secret,
+      now,
+      signal,
+    });
+  })().catch((error: unknown) => {
     const state = isFinal(error) ? 'fail' : 'warn';
     const step: PreflightStep = {
       name: STEP_OF_REFUSAL[errorCode(error) ?? ''] ?? 'address',
@@ -182,10 +201,7 @@ async function hello(site: Site, channel: Channel): Promise<MessageOf<'welcome'>
     );
   }
   if (federation.runId !== credential.runId) {
-    throw new WorkerError(
-      'FED_WORKER_WRONG_RUN',
-      `${credential.url} runs ${federation.runId}, the invite is for ${credential.runId}; ask for a new invite`,
-    );
+    throw wrongRun(url, federation.runId, credential.runId);
   }
   site.configDigest ??= federation.configDigest;
   if (site.configDigest !== federation.configDigest) {
@@ -200,12 +216,8 @@ async function hello(site: Site, channel: Channel): Promise<MessageOf<'welcome'>
   if (clock.state === 'fail') {
     throw new WorkerError('FED_WORKER_CLOCK', `this clock is ${clock.detail}: ${clock.advice}`);
   }
-  if (!credential.confirmed || welcome.credential !== undefined) {
-    site.credential = {
-      ...credential,
-      credential: welcome.credential ?? credential.credential,
-      confirmed: true,
-    };
+  if (!credential.confirmed) {
+    site.credential = { ...credential, publicKey: shownKey, confirmed: true };
     await site.state.writeCredential(site.credential);
     crashPoint('agent:after-credential');
     site.secret = undefined;
@@ -215,6 +227,13 @@ async function hello(site: Site, channel: Channel): Promise<MessageOf<'welcome'>
   const rejoined = site.links > 0 || credential.confirmed;
   emit({ type: 'joined', clientId, name: credential.name, federation: name, runId, rounds, rejoined });
   return welcome;
+}
+
+function wrongRun(url: string, theirs: string, ours: string): WorkerError {
+  return new WorkerError(
+    'FED_WORKER_WRONG_RUN',
+    `${url} runs ${theirs}, the invite is for ${ours}; ask for a new invite`,
+  );
 }
 
 /** The policy's answer to the federation as a whole, shown as a check when it is no. */
@@ -236,14 +255,16 @@ function readyFor(site: Site, federation: FederationView): Promise<Trainer> {
 }
 
 async function makeReady(site: Site, federation: FederationView): Promise<Trainer> {
-  const { emit, options, state } = site;
+  const { emit, options, state, over } = site;
   const keeper = site.prepare(federation);
   for await (const step of preflight({ federation, dataDir: options.dataDir, stateDir: state.path })) {
+    over.throwIfAborted();
     emit({ type: 'preflight', step });
     if (step.state === 'fail') {
       throw new WorkerError('FED_WORKER_PREFLIGHT', `${step.name}: ${step.detail}; ${step.advice}`);
     }
   }
+  over.throwIfAborted();
   site.guard.checkNow();
   emit({ type: 'preparing', message: 'starting the trainer and reading the images' });
   let trainer: Trainer;
@@ -251,6 +272,7 @@ async function makeReady(site: Site, federation: FederationView): Promise<Traine
     trainer = await withAttempts(() => keeper.get(), emit);
     site.guard.checkEngine(trainer.site.engine);
   } catch (error) {
+    over.throwIfAborted();
     const name = errorCode(error)?.startsWith('FED_DATA') ? 'data' : 'engine';
     const detail = (error as Error).message;
     const advice = name === 'engine' ? '`tributary doctor` shows which engines work here' : undefined;
@@ -281,6 +303,9 @@ async function answer(
       return { type: 'ok' };
     case 'chunk':
       return site.delivery.onChunk(message);
+    case 'records':
+      await keepRecords(site, message.lines);
+      return { type: 'ok' };
     case 'goodbye': {
       const { code, reason } = message;
       onGoodbye({ code, reason });
@@ -292,6 +317,17 @@ async function answer(
     'FED_PROTOCOL_MESSAGE_UNEXPECTED',
     `this site has no answer to "${message.type}" now`,
   );
+}
+
+/** Lines that can't be kept now are brought again on the next link: nothing else of this site waits for them. */
+async function keepRecords({ records, credential, emit }: Site, lines: readonly string[]): Promise<void> {
+  try {
+    await records.take(lines, credential.publicKey ?? '');
+    crashPoint('agent:after-records');
+  } catch (error) {
+    emit({ type: 'log', message: `this site’s copy of the log: ${(error as Error).message}` });
+    throw error;
+  }
 }
 
 /**

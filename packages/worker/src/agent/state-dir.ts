@@ -1,30 +1,39 @@
 /**
- * What a site keeps of one run: its credential, the global models, finished updates. One folder a run and name, held
+ * What a site keeps of one run: its key, where its coordinator is, the global models, finished updates. One folder a run and name, held
  * by one agent at a time; everything in it may be left by a process that was killed at any moment.
  */
-import { randomBytes } from 'node:crypto';
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { type FederationView, federationViewSchema } from '@tributary/shared-protocol';
+import {
+  crashPoint,
+  createSigningKey,
+  type FederationView,
+  federationViewSchema,
+  keyFingerprint,
+  readSigningKey,
+  type SigningKey,
+} from '@tributary/shared-protocol';
 import { z } from 'zod';
 import { WorkerError } from '../errors.ts';
 import { writeFileAtomic } from './atomic-file.ts';
 import { acquireLock, type Lock } from './lock.ts';
 
 const credentialSchema = z.strictObject({
-  version: z.literal(1),
+  version: z.literal(2),
   url: z.string(),
   fingerprint: z.string().optional(),
   runId: z.string(),
   name: z.string(),
-  credential: z.string(),
+  /** The run's, from the invite, else from the first `challenged`: whoever can't prove it is not the coordinator. */
+  publicKey: z.string().optional(),
   /** Whether a `welcome` has been read: from then on the invite's secret is not shown again. */
   confirmed: z.boolean(),
 });
-/** How a site finds and convinces its coordinator again. Holds a secret: the file's mode is 0600. */
+/** How a site finds its coordinator again and knows it. What convinces that one is the key in `node.key`. */
 export type Credential = z.infer<typeof credentialSchema>;
 
+const RECORDS_FILE = 'records.jsonl';
 const FEDERATION_FILE = 'federation.json';
 const keptSchema = z.strictObject({
   version: z.literal(1),
@@ -38,14 +47,34 @@ export interface StateDir {
   readonly spoolDir: string;
   /** Scratch space of the trainer process. */
   readonly workDir: string;
+  /** The site's copy of the log's lines that concern it. */
+  readonly recordsFile: string;
   /** What the site's policy counts. */
   readonly ledgerFile: string;
   readCredential(): Promise<Credential | undefined>;
   writeCredential(credential: Credential): Promise<void>;
+  /**
+   * This site's key in this run; with `create`, made when there is none, and durable before it is returned.
+   *
+   * @throws WorkerError FED_WORKER_KEY when it is missing or unreadable; or when a change of it was broken off, unless
+   *   `changing` says that this is to go on with that
+   */
+  openKey(options: { readonly create: boolean; readonly changing?: boolean }): Promise<NodeKey>;
+  /** The key that is to take that one's place, made when there is none yet. */
+  openNextKey(): Promise<SigningKey>;
+  /** Puts the next key in the place of the present one. */
+  adoptNextKey(next: SigningKey): Promise<void>;
   /** Keeps what the coordinator said of the federation, for `tributary policy check`. */
   writeFederation(federation: FederationView, protocol: { readonly minor: number }): Promise<void>;
   /** Lets another agent in. */
   release(): Promise<void>;
+}
+
+export interface NodeKey {
+  readonly key: SigningKey;
+  readonly path: string;
+  /** Made by this call. */
+  readonly made: boolean;
 }
 
 /** Returns TRIBUTARY_HOME, or `tributary` under the user's state folder. */
@@ -109,20 +138,18 @@ export async function openStateDir(path: string): Promise<StateDir> {
     );
   }
   const credentialPath = join(path, 'credential.json');
+  const keyPath = join(path, 'node.key');
+  const nextKeyPath = join(path, 'node.key.next');
   return {
     path,
     modelsDir,
     spoolDir,
     workDir,
+    recordsFile: join(path, RECORDS_FILE),
     ledgerFile: join(path, 'policy-ledger.json'),
     async readCredential() {
-      let text: string;
-      try {
-        text = await readFile(credentialPath, 'utf8');
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-        throw error;
-      }
+      const text = await readText(credentialPath);
+      if (text === undefined) return undefined;
       const parsed = credentialSchema.safeParse(parseJson(text));
       if (parsed.success) return parsed.data;
       throw new WorkerError(
@@ -132,10 +159,46 @@ export async function openStateDir(path: string): Promise<StateDir> {
     },
     writeCredential: (credential) =>
       writeFileAtomic(credentialPath, `${JSON.stringify(credential, undefined, 2)}\n`, 0o600),
+    async openKey({ create, changing = false }) {
+      if (!changing && (await readText(nextKeyPath)) !== undefined) {
+        throw new WorkerError(
+          'FED_WORKER_KEY',
+          `${nextKeyPath} is there: a change of key was broken off; \`tributary rotate key\` goes on with it`,
+        );
+      }
+      const pem = await readText(keyPath);
+      if (pem !== undefined) return { key: parseKey(pem, keyPath), path: keyPath, made: false };
+      if (!create) {
+        throw new WorkerError(
+          'FED_WORKER_KEY',
+          `${keyPath} is gone, and with it what this site is known by; restore it from a copy, or ask the lead to revoke this site and to invite it under another name`,
+        );
+      }
+      const key = createSigningKey();
+      await writeFileAtomic(keyPath, key.pem, 0o600);
+      crashPoint('agent:after-key');
+      return { key, path: keyPath, made: true };
+    },
+    async openNextKey() {
+      const pem = await readText(nextKeyPath);
+      if (pem !== undefined) return parseKey(pem, nextKeyPath);
+      const key = createSigningKey();
+      await writeFileAtomic(nextKeyPath, key.pem, 0o600);
+      return key;
+    },
+    async adoptNextKey(next) {
+      await writeFileAtomic(keyPath, next.pem, 0o600);
+      await rm(nextKeyPath, { force: true });
+    },
     writeFederation: (federation, { minor }) =>
       writeFileAtomic(join(path, FEDERATION_FILE), `${JSON.stringify({ version: 1, minor, federation })}\n`),
     release: () => lock.release(),
   };
+}
+
+/** How a key is shown to the person at the site. */
+export function describeKey({ key, path, made }: NodeKey): string {
+  return `${path}, ${made ? 'made now, ' : ''}fingerprint ${keyFingerprint(key.publicKey)}`;
 }
 
 /** What a state folder knows of the run that was joined from it. */
@@ -143,6 +206,10 @@ export interface SiteFacts {
   readonly url: string;
   readonly fingerprint: string | undefined;
   readonly name: string;
+  /** Base64url of the run's key; undefined before the first link when the invite had none. */
+  readonly publicKey: string | undefined;
+  /** The site's copy of the log, which need not be there. */
+  readonly recordsFile: string;
   /** Undefined when no coordinator has let this site in yet. */
   readonly federation: FederationView | undefined;
   /** Minor of the protocol that was spoken. */
@@ -154,8 +221,9 @@ export async function readSiteFacts(path: string): Promise<SiteFacts | undefined
   const credential = credentialSchema.safeParse(await readJson(join(path, 'credential.json')));
   if (!credential.success) return undefined;
   const kept = keptSchema.safeParse(await readJson(join(path, FEDERATION_FILE)));
-  const { url, fingerprint, name } = credential.data;
-  return { url, fingerprint, name, federation: kept.data?.federation, minor: kept.data?.minor };
+  const { url, fingerprint, name, publicKey } = credential.data;
+  const { federation, minor } = kept.data ?? {};
+  return { url, fingerprint, name, publicKey, recordsFile: join(path, RECORDS_FILE), federation, minor };
 }
 
 /** Removes what a killed agent was about to put in a file's place. */
@@ -163,11 +231,6 @@ async function sweepTemporaries(directory: string): Promise<void> {
   for (const file of await entriesOf(directory)) {
     if (/\.\d+\.tmp$/.test(file)) await rm(join(directory, file), { force: true });
   }
-}
-
-/** Returns a new random credential: 256 bits as base64url. */
-export function newCredential(): string {
-  return randomBytes(32).toString('base64url');
 }
 
 /** Removes all but `keep` from a folder of global models; an unfinished fetch of a kept one stays too. */
@@ -189,6 +252,27 @@ async function entriesOf(directory: string): Promise<string[]> {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
     throw error;
+  }
+}
+
+async function readText(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+function parseKey(pem: string, path: string): SigningKey {
+  try {
+    return readSigningKey(pem);
+  } catch (error) {
+    throw new WorkerError(
+      'FED_WORKER_KEY',
+      `${path} is ${(error as Error).message}; restore it from a copy, or ask the lead to revoke this site and to invite it under another name`,
+      { cause: error },
+    );
   }
 }
 

@@ -111,7 +111,7 @@ const RULES: Readonly<Record<PolicyKey, Rule>> = {
   },
   minCohort(policy, { tellsCohort, minUpdates }) {
     if (tellsCohort === false) {
-      return refused('FED_POLICY_COHORT', `${cohortRefusal(policy, {})} (its protocol is older than 1.1)`);
+      return refused('FED_POLICY_COHORT', `${cohortRefusal(policy, {})} (its protocol is older than 2.1)`);
     }
     if (minUpdates === undefined) {
       return {

@@ -3,9 +3,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
   createCertificate,
+  createSigningKey,
   encodeInvite,
+  FIRST_PREV,
+  isProven,
   ProtocolError,
   RemoteError,
+  readSigningKey,
+  signRecord,
   type Transport,
 } from '@tributary/shared-protocol';
 import { createMemoryTransport } from '@tributary/shared-protocol/memory';
@@ -15,7 +20,12 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { WorkerEvent, WorkerEventType, WorkerSummary } from '../../src/agent/events.ts';
 import { type JoinOptions, joinFederation } from '../../src/agent/join.ts';
 import { type FakeTrainer, fakeTrainer, updateOf } from './fake-trainer.ts';
-import { federationView, type ScriptedCoordinator, scriptedCoordinator } from './scripted-coordinator.ts';
+import {
+  challenged,
+  federationView,
+  type ScriptedCoordinator,
+  scriptedCoordinator,
+} from './scripted-coordinator.ts';
 
 const MODEL = Uint8Array.from({ length: 200 }, (_, i) => i); // 4 chunks of 64 bytes, the last one short
 const NEXT_MODEL = Uint8Array.from({ length: 200 }, (_, i) => 255 - i);
@@ -67,9 +77,14 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
   });
   afterEach(() => coordinator.close());
 
-  function inviteFor({ runId = 'run-1', fingerprint = coordinator.fingerprint } = {}): string {
+  function inviteFor({
+    runId = 'run-1',
+    fingerprint = coordinator.fingerprint,
+    publicKey = coordinator.key.publicKey,
+  } = {}): string {
     return encodeInvite({
       url: coordinator.url,
+      publicKey,
       ...(fingerprint === undefined ? {} : { fingerprint }),
       secret: 'one-time',
       runId,
@@ -145,12 +160,42 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
     expect(await readdir(join(stateDir, 'spool'))).toEqual([]);
   });
 
+  test('keeps the lines of the log that it is brought, and says on the next link how far it has got', async () => {
+    startAgent();
+    expect((await coordinator.received('ready')).recordsUpTo).toBe(-1);
+    const line = JSON.stringify(
+      signRecord({ type: 'run-started', seq: 4, at: 1, config: 'c', prev: FIRST_PREV }, coordinator.key),
+    );
+    const bring = (text: string) =>
+      coordinator.channels.at(-1)!.call({ type: 'records', lines: [text] }, 'ok');
+    await bring(line);
+    expect(await readFile(join(stateDir, 'records.jsonl'), 'utf8')).toBe(`${line}\n`);
+    await expect(bring(line.replace('"at":1', '"at":2'))).rejects.toMatchObject({
+      code: 'FED_WORKER_RECORDS',
+    });
+    await coordinator.drop();
+    expect((await coordinator.received('ready', 2)).recordsUpTo).toBe(4);
+  });
+
+  test('expelled while it checks its data: ends with the reason, and starts no trainer behind its back', async () => {
+    const agent = startAgent();
+    await agent.seen('joined');
+    await coordinator.goodbye('FED_JOIN_REVOKED', 'the lead has expelled "lab"');
+    await expect(agent.done).rejects.toMatchObject({ code: 'FED_JOIN_REVOKED', retryable: false });
+    // What was under way of the checks has ended by now.
+    const { starts } = trainer;
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(trainer.starts).toBe(starts);
+    expect(agent.events.at(-1)?.type).not.toBe('ready');
+  });
+
   test('shows each preflight check by name, all of them before it is ready', async () => {
     const agent = startAgent();
     await agent.seen('ready');
     const shown = agent.events.flatMap((event) => (event.type === 'preflight' ? [event.step] : []));
     expect(shown.map(({ name }) => name)).toEqual([
       'state',
+      'identity',
       'policy',
       'address',
       'protocol',
@@ -164,7 +209,7 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
     expect(shown.at(-1)?.detail).toBe('fake: a test said so');
   });
 
-  test('shows the secret once and afterwards only the credential it had stored before', async () => {
+  test('shows the secret once and afterwards only the key that it had stored before', async () => {
     const first = startAgent();
     const hello = await coordinator.received('hello');
     expect(hello).toMatchObject({ secret: 'one-time', name: 'lab', role: 'worker' });
@@ -172,26 +217,63 @@ describe.each(Object.entries(transports))('the agent over %s', (_name, createTra
     await coordinator.drop();
     const again = await coordinator.received('hello', 2);
     expect(again.secret).toBeUndefined();
-    expect(again.credential).toBe(hello.credential);
+    expect(again.publicKey).toBe(hello.publicKey);
+    // Not the same signature: each link has a session of its own.
+    expect(again.signature).not.toBe(hello.signature);
     const stored = JSON.parse(await readFile(join(stateDir, 'credential.json'), 'utf8'));
-    expect(stored).toMatchObject({ credential: hello.credential, confirmed: true });
+    expect(stored).toMatchObject({ publicKey: coordinator.key.publicKey, confirmed: true });
+    const key = readSigningKey(await readFile(join(stateDir, 'node.key'), 'utf8'));
+    expect(key.publicKey).toBe(hello.publicKey);
     expect((await first.seen('joined', 2)).rejoined).toBe(true);
   });
 
-  test('killed between hello and welcome, it repeats the same hello', async () => {
+  test('killed between hello and welcome, it repeats the same hello with the same key', async () => {
     coordinator.on.hello = () => new Promise(() => undefined);
     const first = startAgent({ signal: AbortSignal.any([controller.signal]) });
-    await first.seen('preflight', 3); // the address answered; hello is on its way or there
-    // What a kill leaves: the credential file as it was, and a new process with the same command.
+    await first.seen('preflight', 4); // the address answered; hello is on its way or there
+    // What a kill leaves: key and credential as they were, and a new process with the same command.
     const stored = JSON.parse(await readFile(join(stateDir, 'credential.json'), 'utf8'));
     expect(stored.confirmed).toBe(false);
+    const pem = await readFile(join(stateDir, 'node.key'), 'utf8');
     delete coordinator.on.hello;
     const copy = join(root, 'state-after-kill');
     await mkdir(copy);
     await writeFile(join(copy, 'credential.json'), JSON.stringify(stored));
+    await writeFile(join(copy, 'node.key'), pem);
     startAgent({ stateDir: copy });
     const hello = await coordinator.received('hello');
-    expect(hello).toMatchObject({ secret: 'one-time', credential: stored.credential });
+    expect(hello).toMatchObject({ secret: 'one-time', publicKey: readSigningKey(pem).publicKey });
+  });
+
+  test('signs what it sends, with its key, for this link, counting upwards', async () => {
+    const session = 'a session of the test only';
+    const { key, fingerprint } = coordinator;
+    coordinator.on.challenge = (message) =>
+      challenged(message, { runId: 'run-1', session, fingerprint, key });
+    const agent = startAgent();
+    await coordinator.received('ready');
+    await coordinator.plan({ model: await coordinator.addModel(MODEL) });
+    await agent.seen('accepted');
+    const { publicKey = '' } = await coordinator.received('hello');
+    const sent = [await coordinator.received('ready'), await coordinator.received('offer')];
+    for (const message of sent) expect(isProven(message, { runId: 'run-1', session }, publicKey)).toBe(true);
+    expect(sent.map(({ signed }) => signed.counter)).toEqual([0, 1]);
+  });
+
+  test('goes no further with a coordinator that does not prove the run’s key', async () => {
+    const other = createSigningKey();
+    const agent = startAgent({ invite: inviteFor({ publicKey: other.publicKey }) });
+    await expect(agent.done).rejects.toMatchObject({ code: 'FED_PROTOCOL_IDENTITY' });
+    expect(coordinator.count('hello')).toBe(0);
+    // One that shows the right key, and can't sign with it; and one in the middle, with a certificate of its own.
+    const { key, fingerprint } = coordinator;
+    for (const wrong of [{ signer: other }, { fingerprint: 'ab'.repeat(32) }]) {
+      coordinator.on.challenge = (message) =>
+        challenged(message, { runId: 'run-1', session: 'of the wrong one', fingerprint, key, ...wrong });
+      const next = startAgent({ stateDir: join(root, 'next') });
+      await expect(next.done).rejects.toMatchObject({ code: 'FED_PROTOCOL_IDENTITY' });
+    }
+    expect(coordinator.count('hello')).toBe(0);
   });
 
   test('rejoins without an invite from its state folder', async () => {

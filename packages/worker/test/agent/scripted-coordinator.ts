@@ -2,16 +2,20 @@
 import {
   type BlobRef,
   type Channel,
+  coordinatorStatement,
   createBlobShelf,
   createChannel,
+  createSigningKey,
   type FederationView,
   fetchBlob,
   type Listener,
   type Message,
   type MessageOf,
   type MessageType,
+  newNonce,
   openMemorySink,
   PROTOCOL_VERSION,
+  type SigningKey,
   type Transport,
 } from '@tributary/shared-protocol';
 
@@ -20,6 +24,8 @@ type Handlers = { [T in MessageType]?: (message: MessageOf<T>, channel: Channel)
 
 export interface ScriptedCoordinator {
   readonly transport: Transport;
+  /** The run's. */
+  readonly key: SigningKey;
   readonly shelf: ReturnType<typeof createBlobShelf>;
   /** Chunk numbers that were asked for, in order. */
   readonly chunksAsked: number[];
@@ -37,6 +43,10 @@ export interface ScriptedCoordinator {
   addModel(bytes: Uint8Array): Promise<BlobRef>;
   plan(plan: Partial<MessageOf<'plan'>> & { model: BlobRef }): Promise<void>;
   goodbye(code?: string, reason?: string): Promise<void>;
+  /** Its usual answer to `hello`. */
+  welcome(): MessageOf<'welcome'>;
+  /** Shows another certificate from now on. */
+  renew(tls: { readonly key: string; readonly cert: string }): void;
   /** Closes the present link. */
   drop(): Promise<void>;
   close(): Promise<void>;
@@ -55,6 +65,7 @@ export async function scriptedCoordinator(
   const updates = new Map<string, Uint8Array>();
   const log: Message[] = [];
   const chunksAsked: number[] = [];
+  const key = createSigningKey();
   const waiting: { type: MessageType; count: number; resolve(message: Message): void }[] = [];
 
   function record(message: Message): void {
@@ -67,15 +78,21 @@ export async function scriptedCoordinator(
     }
   }
 
+  const welcome = (): MessageOf<'welcome'> => ({
+    type: 'welcome',
+    protocol: PROTOCOL_VERSION,
+    clientId: 'client-1',
+    clockMs: Date.now(),
+    heartbeatMs,
+    federation,
+  });
+
   const usual: Handlers = {
-    hello: () => ({
-      type: 'welcome',
-      protocol: PROTOCOL_VERSION,
-      clientId: 'client-1',
-      clockMs: Date.now(),
-      heartbeatMs,
-      federation,
-    }),
+    challenge: (message) => {
+      const scope = { runId: federation.runId, fingerprint: listener.fingerprint };
+      return challenged(message, { ...scope, session: newNonce(), key });
+    },
+    hello: () => welcome(),
     offer(message, channel) {
       void pull(message, channel);
       return { type: 'receipt', decision: 'send' };
@@ -117,10 +134,15 @@ export async function scriptedCoordinator(
   };
   return {
     transport,
+    key,
     shelf,
     chunksAsked,
     url: listener.url,
-    fingerprint: listener.fingerprint,
+    get fingerprint() {
+      return listener.fingerprint;
+    },
+    welcome,
+    renew: (tls) => listener.renew?.(tls),
     on,
     channels,
     updates,
@@ -145,6 +167,24 @@ export async function scriptedCoordinator(
     drop: () => present().close('dropped by the test'),
     close: () => listener.close(),
   };
+}
+
+/** The answer to a challenge, signed by `signer` (unless said otherwise by the holder of `key`). */
+export function challenged(
+  { nonce }: MessageOf<'challenge'>,
+  options: {
+    readonly runId: string;
+    readonly session: string;
+    readonly fingerprint: string | undefined;
+    readonly key: SigningKey;
+    readonly signer?: SigningKey;
+  },
+): MessageOf<'challenged'> {
+  const { runId, session, key, signer = key } = options;
+  const fingerprint = options.fingerprint ?? null;
+  const signature = signer.sign(coordinatorStatement({ runId, session, nonce, fingerprint }));
+  const { publicKey } = key;
+  return { type: 'challenged', protocol: PROTOCOL_VERSION, runId, session, publicKey, signature };
 }
 
 export function federationView(overrides: Partial<FederationView> = {}): FederationView {

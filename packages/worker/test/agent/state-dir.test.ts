@@ -51,11 +51,11 @@ describe('state folder', () => {
     const state = await openStateDir(join(root, 's'));
     expect(await state.readCredential()).toBeUndefined();
     const credential = {
-      version: 1 as const,
+      version: 2 as const,
       url: 'https://127.0.0.1:1',
       runId: 'run',
       name: 'a',
-      credential: 'secret',
+      publicKey: 'K'.repeat(43),
       confirmed: false,
     };
     await state.writeCredential(credential);
@@ -66,8 +66,30 @@ describe('state folder', () => {
 
   test('says so when the credential file is something else', async () => {
     const state = await openStateDir(join(root, 's'));
-    await writeFile(join(root, 's', 'credential.json'), '{"version":2}');
+    await writeFile(join(root, 's', 'credential.json'), '{"version":1}');
     await expect(state.readCredential()).rejects.toMatchObject({ code: 'FED_WORKER_STATE_UNUSABLE' });
+    await state.release();
+  });
+
+  test('makes a key once, keeps it where only its owner can read it, and knows it again', async () => {
+    const state = await openStateDir(join(root, 's'));
+    const made = await state.openKey({ create: true });
+    expect(made).toMatchObject({ made: true, path: join(root, 's', 'node.key') });
+    expect((await stat(made.path)).mode & 0o777).toBe(0o600);
+    expect(await readFile(made.path, 'utf8')).toMatch(/^-----BEGIN PRIVATE KEY-----/);
+    const again = await state.openKey({ create: true });
+    expect(again).toMatchObject({ made: false, key: { publicKey: made.key.publicKey } });
+    await state.release();
+  });
+
+  test('makes no second key for a site that has joined, and says so when the file is no key', async () => {
+    const state = await openStateDir(join(root, 's'));
+    await expect(state.openKey({ create: false })).rejects.toMatchObject({
+      code: 'FED_WORKER_KEY',
+      message: expect.stringContaining('is gone'),
+    });
+    await writeFile(join(root, 's', 'node.key'), 'not a key');
+    await expect(state.openKey({ create: true })).rejects.toMatchObject({ code: 'FED_WORKER_KEY' });
     await state.release();
   });
 

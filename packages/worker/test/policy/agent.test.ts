@@ -43,7 +43,7 @@ beforeEach(async () => {
   coordinator = await scriptedCoordinator(createMemoryTransport(), federationView());
   coordinator.on.hello = () => ({
     type: 'welcome',
-    protocol: { major: 1, minor: 1 },
+    protocol: { major: 2, minor: 1 },
     clientId: 'client-1',
     clockMs: Date.now() + shiftMs,
     heartbeatMs: 60_000,
@@ -139,15 +139,15 @@ describe('a federation that the policy refuses', () => {
     expect(trainer.trained).toEqual([]);
   });
 
-  test('minCohort: a coordinator of protocol 1.0 can not tell the cohort', async () => {
+  test('minCohort: a coordinator of protocol 2.0 can not tell the cohort', async () => {
     const { hello } = coordinator.on;
     coordinator.on.hello = async (message, channel) => ({
       ...((await hello!(message, channel)) as object as { type: 'ok' }),
-      protocol: { major: 1, minor: 0 },
+      protocol: { major: 2, minor: 0 },
     });
     const agent = await startAgent('minCohort: 2');
     await expect(agent.done).rejects.toMatchObject({ code: 'FED_POLICY_COHORT' });
-    expect((await coordinator.received('leave')).reason).toContain('older than 1.1');
+    expect((await coordinator.received('leave')).reason).toContain('older than 2.1');
   });
 });
 
@@ -155,7 +155,7 @@ describe('a plan that the policy refuses', () => {
   test('minCohort: declines a cohort that is too small or not told, and takes the next that is not', async () => {
     const agent = await startAgent('minCohort: 3');
     await coordinator.received('ready');
-    expect(steps(agent)[1]).toMatchObject({
+    expect(steps(agent)[2]).toMatchObject({
       name: 'policy',
       state: 'ok',
       detail: expect.stringContaining('averaged with 3 updates or more'),
