@@ -136,6 +136,9 @@ function loadBinding(): Binding & { readonly TensorClass: typeof Tensor } {
         `onnxruntime-node ${version} is installed, and this backend is written for ${ORT_VERSION}`,
       );
     }
+    // Else it makes an identifier of this machine, keeps it on disk, and reports models and errors to its makers. It is
+    // read once, when the library starts; who sets it to something else means it.
+    process.env['ORT_DISABLE_TELEMETRY'] ??= '1';
     const native = require('onnxruntime-node/dist/binding.js') as Binding;
     const { Tensor: TensorClass } = require('onnxruntime-node') as { Tensor: typeof Tensor };
     if (typeof native.initOrt !== 'function' || typeof native.binding.InferenceSession !== 'function') {

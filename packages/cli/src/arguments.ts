@@ -1,5 +1,5 @@
 /** Checks of single arguments, with messages that say the range; commander shows them beside the flag's name. */
-import { existsSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { InvalidArgumentError } from 'commander';
 import { CliError } from './errors.ts';
@@ -44,6 +44,19 @@ export function existingFile(cwd: string, path: string, where: string): string {
     throw new CliError('FED_CLI_FILE_MISSING', `There is no file ${absolute}.`, { where });
   }
   return absolute;
+}
+
+/** The text of an invite that was given as itself, or as a file: a secret need not be on a command line. */
+export function inviteIn(cwd: string, argument: string | undefined): string | undefined {
+  if (argument === undefined) return undefined;
+  const path = resolve(cwd, argument);
+  return existsSync(path) && statSync(path).isFile() ? readFileSync(path, 'utf8') : argument;
+}
+
+/** A parser for the address of a NATS server without a prefix. */
+export function natsServer(text: string): string {
+  if (/^(tls|nats):\/\/[^/\s]+\/?$/.test(text)) return text;
+  throw new InvalidArgumentError('It looks like tls://host:4222; the prefix is the invite’s.');
 }
 
 export const ENGINE_CHOICES = ['auto', 'tensorflow', 'webgpu', 'onnxruntime', 'wasm', 'cpu'] as const;

@@ -13,6 +13,8 @@ import { certificateHosts, reachableHost, tlsIdentity } from './identity.ts';
 export interface NatsFiles {
   readonly credentials?: string | undefined;
   readonly ca?: string | undefined;
+  /** `tls://host:4222` to dial in place of the address's own servers: a leaf node inside this site. */
+  readonly server?: string | undefined;
 }
 
 /**
@@ -39,12 +41,23 @@ export function dialingTransport(files: NatsFiles = {}): Transport {
   return {
     name: 'by address',
     async connect(url, options) {
-      if (/^(nats|tls):/.test(url)) return (await natsTransport(files)).connect(url, options);
+      if (/^(nats|tls):/.test(url)) return (await natsTransport(files)).connect(byWayOf(url, files), options);
+      if (files.server !== undefined) {
+        throw new CliError('FED_CLI_USAGE', `The coordinator listens at ${url}, and not at a NATS server.`, {
+          where: '--nats',
+          todo: 'Leave it out.',
+        });
+      }
       const { createSocketioTransport } = await import('@tributary/shared-protocol/socketio');
       return createSocketioTransport().connect(url, options);
     },
     listen: () => Promise.reject(new TypeError('this transport only dials')),
   };
+}
+
+/** The address with another server; federation and pinned certificate stay those of the invite. */
+function byWayOf(url: string, { server }: NatsFiles): string {
+  return server === undefined ? url : `${server.replace(/\/+$/, '')}/${url.split('/')[3] ?? ''}`;
 }
 
 async function natsTransport({ credentials, ca }: NatsFiles, url?: string): Promise<Transport> {

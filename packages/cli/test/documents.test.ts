@@ -79,10 +79,12 @@ describe('every command line in the documents', () => {
       'invite',
       'join',
       'members',
+      'nats-config',
       'policy',
       'predict',
       'revoke',
       'rotate',
+      'status',
       'verify',
     ]);
   });

@@ -1,3 +1,4 @@
+export { addressSchema, serverAddresses } from './addresses.ts';
 export type { BlobShelf } from './blob-shelf.ts';
 export { createBlobShelf } from './blob-shelf.ts';
 export type { BlobSink, FileSinkOptions, MemorySink } from './blob-sinks.ts';
@@ -80,6 +81,6 @@ export {
   readFrameHeader,
   resealFrame,
 } from './tensors.ts';
-export type { Certificate } from './tls.ts';
-export { createCertificate, fingerprintOf } from './tls.ts';
+export type { Authority, Certificate } from './tls.ts';
+export { createAuthority, createCertificate, fingerprintOf } from './tls.ts';
 export type { ConnectOptions, Link, Listener, Packet, RequestOptions, Transport } from './transport.ts';

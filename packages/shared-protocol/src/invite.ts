@@ -5,6 +5,7 @@
  */
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
+import { addressSchema } from './addresses.ts';
 import { ProtocolError } from './errors.ts';
 
 const PREFIX = 'trib1.';
@@ -14,7 +15,10 @@ const MAX_CHARACTERS = 4096;
 
 const inviteSchema = z.strictObject({
   /** The coordinator's address. */
-  url: z.url({ protocol: /^(https?|nats|tls|memory)$/ }).max(2048),
+  url: z
+    .string()
+    .max(2048)
+    .pipe(addressSchema(/^(https?|nats|tls|memory)$/, 'an address like https://192.0.2.7:7700')),
   /** SHA-256 of its TLS certificate in lower-case hex; absent for a plain transport. */
   fingerprint: z
     .string()

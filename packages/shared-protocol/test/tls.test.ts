@@ -1,5 +1,5 @@
 import { createHash, X509Certificate } from 'node:crypto';
-import { createCertificate, fingerprintOf } from '@tributary/shared-protocol';
+import { createAuthority, createCertificate, fingerprintOf } from '@tributary/shared-protocol';
 import { describe, expect, test } from 'vitest';
 
 describe('tls', () => {
@@ -24,6 +24,24 @@ describe('tls', () => {
     expect(fingerprint).toBe(createHash('sha256').update(der).digest('hex'));
     expect(fingerprintOf(cert)).toBe(fingerprint);
     expect(fingerprintOf(der)).toBe(fingerprint);
+  });
+
+  test('createAuthority: what it issues is verified by its certificate, which stands in the chain', async () => {
+    const authority = await createAuthority('servers');
+    const issuer = new X509Certificate(authority.cert);
+    expect(issuer.ca).toBe(true);
+    expect(fingerprintOf(authority.cert)).toBe(authority.fingerprint);
+    const made = await authority.issue(['a.example', '192.0.2.7']);
+    const leaf = new X509Certificate(made.cert);
+    expect(leaf.checkIssued(issuer) && leaf.verify(issuer.publicKey)).toBe(true);
+    expect(leaf.checkHost('a.example')).toBe('a.example');
+    expect(leaf.ca).toBe(false);
+    // Servers dial each other too: server and client authentication.
+    expect(leaf.keyUsage).toEqual(['1.3.6.1.5.5.7.3.1', '1.3.6.1.5.5.7.3.2']);
+    expect(made.cert.match(/BEGIN CERTIFICATE/g)).toHaveLength(2);
+    expect(made.cert).toContain(authority.cert.trim());
+    const other = await createAuthority('servers');
+    expect(leaf.verify(new X509Certificate(other.cert).publicKey)).toBe(false);
   });
 
   test('createCertificate: refuses to name nobody', async () => {

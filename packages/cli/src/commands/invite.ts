@@ -1,4 +1,6 @@
 /** `tributary invite`: asks the running coordinator for another invite. */
+import { chmodSync, renameSync, writeFileSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { Command } from 'commander';
 import { wholeNumber } from '../arguments.ts';
 import { type CliContext, print, printJson } from '../context.ts';
@@ -9,6 +11,7 @@ const MINUTE_MS = 60_000;
 interface Flags {
   readonly uses: number;
   readonly expiresMinutes: number;
+  readonly out?: string;
   readonly json?: boolean;
 }
 
@@ -18,14 +21,21 @@ export function inviteCommand(context: CliContext): Command {
     .argument('[run]', 'the run directory (default: the newest in runs/)')
     .option('--uses <number>', 'sites that it lets in', wholeNumber(1, 4096), 1)
     .option('--expires-minutes <number>', 'how long it is good for', wholeNumber(1, 525_600), 1440)
+    .option('--out <file>', 'write it to a file, readable by you only, and do not print it')
     .action(async (argument: string | undefined, _options: unknown, command: Command) => {
-      const { uses, expiresMinutes, json } = command.optsWithGlobals<Flags>();
+      const { uses, expiresMinutes, out, json } = command.optsWithGlobals<Flags>();
       const { openRun } = await import('../runs.ts');
       const { askCoordinator } = await import('../admin.ts');
       const run = openRun(context.cwd, argument);
       const expiresMs = expiresMinutes * MINUTE_MS;
       const { invite } = await askCoordinator(run, { type: 'invite', uses, expiresMs }, 'invited');
       const expiresAt = Date.now() + expiresMs;
+      if (out !== undefined) {
+        const path = resolve(context.cwd, out);
+        writeSecret(path, `${invite}\n`);
+        if (json) return printJson(context, { type: 'invite', file: path, uses, expiresAt });
+        return print(context, `\n  Written to ${path}: tributary join ${out} --data ./images\n`);
+      }
       if (json) return printJson(context, { type: 'invite', invite, uses, expiresAt });
       print(
         context,
@@ -33,4 +43,12 @@ export function inviteCommand(context: CliContext): Command {
       );
       print(context, `  ${context.colours.bold(`tributary join '${invite}' --data ./images`)}\n`);
     });
+}
+
+/** There whole or not at all, because a worker may be waiting for it. An invite that it replaces stays good. */
+function writeSecret(path: string, text: string): void {
+  const draft = `${path}.tmp`;
+  writeFileSync(draft, text, { mode: 0o600 });
+  chmodSync(draft, 0o600);
+  renameSync(draft, path);
 }

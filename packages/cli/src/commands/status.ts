@@ -3,6 +3,7 @@ import type { RunStatus } from '@tributary/shared-protocol';
 import { errorCode } from '@tributary/shared-protocol';
 import { Command } from 'commander';
 import { type CliContext, print, printJson } from '../context.ts';
+import { CliError } from '../errors.ts';
 import type { Run } from '../runs.ts';
 import { bar } from '../terminal/live.ts';
 import { formatCount, formatMetric } from '../terminal/numbers.ts';
@@ -12,10 +13,16 @@ export function statusCommand(context: CliContext): Command {
   return new Command('status')
     .description('where a run stands')
     .argument('[run]', 'the run directory (default: the newest in runs/)')
+    .option('--running', 'fail when no coordinator answers: for a health check')
     .action(async (argument: string | undefined, _options: unknown, command: Command) => {
       const { openRun } = await import('../runs.ts');
       const run = openRun(context.cwd, argument);
       const { status, running } = await statusOf(run);
+      if (!running && command.opts()['running'] === true) {
+        throw new CliError('FED_CLI_NOT_RUNNING', `No coordinator answers for ${run.dir}.`, {
+          todo: 'The same `tributary coordinator` command goes on with it.',
+        });
+      }
       if (command.optsWithGlobals()['json']) {
         return printJson(context, {
           type: 'status',

@@ -4,7 +4,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { CliError } from '../errors.ts';
-import { CERTIFICATE, COORDINATOR_KEY, natsConfigFiles, SERVER_CONFIG, siteKey } from '../nats-config.ts';
+import { COORDINATOR_KEY, natsConfig, SERVER_CONFIG, siteKey } from '../nats-config.ts';
 
 export interface DemoNatsServer {
   /** `tls://127.0.0.1:PORT/digits` */
@@ -20,11 +20,10 @@ const PREFIX = 'digits';
 
 /** Writes its files into `dir` and starts it. Throws FED_CLI_NATS_SERVER_MISSING, or FED_CLI_DEMO_PROCESS when it ends. */
 export async function startDemoNatsServer(dir: string, sites: readonly string[]): Promise<DemoNatsServer> {
-  const files = await natsConfigFiles({
+  const { files, authority } = await natsConfig({
     prefix: PREFIX,
     sites,
-    hosts: ['127.0.0.1', 'localhost'],
-    listen: '127.0.0.1:-1',
+    servers: [{ name: 'demo', dial: { host: '127.0.0.1', port: -1 }, listenHost: '127.0.0.1' }],
   });
   for (const { path, text, secret } of files) {
     await mkdir(dirname(join(dir, path)), { recursive: true });
@@ -64,7 +63,7 @@ export async function startDemoNatsServer(dir: string, sites: readonly string[])
   return {
     url: `tls://127.0.0.1:${port}/${PREFIX}`,
     coordinatorKey: join(dir, COORDINATOR_KEY),
-    certificate: join(dir, CERTIFICATE),
+    certificate: join(dir, authority),
     keyOf: (site) => join(dir, siteKey(site)),
     async stop() {
       child.kill('SIGTERM');

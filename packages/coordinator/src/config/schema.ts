@@ -2,7 +2,7 @@
  * The federation's configuration: every key, its range and its default. What is written here is what
  * `tributary.config.ts` accepts; anything else is an error that names the key.
  */
-import { augmentationSchema, inputSchema, trainingSchema } from '@tributary/shared-protocol';
+import { addressSchema, augmentationSchema, inputSchema, trainingSchema } from '@tributary/shared-protocol';
 import { z } from 'zod';
 
 /** Builds a tf.LayersModel; typed loosely here because the coordinator imports no TensorFlow.js. */
@@ -160,11 +160,11 @@ export const configSchema = z
         /** Listen at a NATS server in place of a port of the coordinator's own. */
         nats: z
           .strictObject({
-            /** `tls://host:4222/prefix`, or `nats://` without TLS. */
-            url: z.url({
-              protocol: /^(nats|tls)$/,
-              error: 'expected an address like tls://192.0.2.7:4222/tributary',
-            }),
+            /** `tls://host:4222/prefix`, or `nats://` without TLS; several servers of a cluster with commas. */
+            url: addressSchema(
+              /^(nats|tls)$/,
+              'expected an address like tls://192.0.2.7:4222/tributary, or of a cluster, tls://a:4222,b:4222/tributary',
+            ),
             /** File with the coordinator's nkey seed, or a credentials file. */
             credentials: z.string().min(1).optional(),
             /** PEM file: the authority of the server's certificate. */

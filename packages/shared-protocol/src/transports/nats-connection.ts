@@ -3,12 +3,13 @@
  * able to do. Everything that can be wrong with it becomes an error that says what to check.
  */
 import { createHash, type X509Certificate } from 'node:crypto';
-import { connect as netConnect } from 'node:net';
-import { connect as tlsConnect } from 'node:tls';
+import { isIP, connect as netConnect } from 'node:net';
+import { checkServerIdentity, type PeerCertificate, connect as tlsConnect } from 'node:tls';
 import type { Authenticator, NatsConnection } from '@nats-io/nats-core';
 import { fromSeed } from '@nats-io/nkeys';
 import { connect as connectNats, credsAuthenticator, nkeyAuthenticator } from '@nats-io/transport-node';
-import { ProtocolError } from '../errors.ts';
+import { serverAddresses } from '../addresses.ts';
+import { errorCode, ProtocolError } from '../errors.ts';
 import { unreachable } from './dial.ts';
 
 /** Who a node is to the NATS server: the text of its nkey seed file or of its credentials file. */
@@ -29,13 +30,18 @@ export interface NatsConnectionOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** `tls://host:4222/federation`: where the server is, and the first token of all subjects. */
+/** `tls://host:4222/federation`: where the servers are, and the first token of all subjects. */
 export interface NatsAddress {
   readonly url: string;
-  readonly host: string;
-  readonly port: number;
+  /** At least one; all of one cluster. */
+  readonly servers: readonly NatsServerAddress[];
   readonly secure: boolean;
   readonly prefix: string;
+}
+
+export interface NatsServerAddress {
+  readonly host: string;
+  readonly port: number;
 }
 
 /** Older servers lack what we rely on: no-responders replies, and JetStream as the current client speaks it. */
@@ -43,18 +49,9 @@ const MIN_SERVER = [2, 9, 0] as const;
 const DEFAULT_PORT = 4222;
 const PREFIX = /^[A-Za-z0-9_-]{1,64}$/;
 
-/** The parts of `nats://` or `tls://` `host[:port]/[prefix]`. Throws FED_TRANSPORT_UNREACHABLE, saying what is wrong. */
+/** The parts of `nats://` or `tls://` `host[:port][,host[:port]…]/[prefix]`. Throws FED_TRANSPORT_UNREACHABLE, saying what is wrong. */
 export function parseNatsAddress(text: string): NatsAddress {
-  let url: URL;
-  try {
-    url = new URL(text);
-  } catch (cause) {
-    throw unreachable(
-      text,
-      'this is not an address; it should look like tls://192.0.2.7:4222/tributary',
-      cause,
-    );
-  }
+  const [url, ...more] = serverAddresses(text).map((one) => parseUrl(text, one)) as [URL, ...URL[]];
   const secure = url.protocol === 'tls:';
   if (!secure && url.protocol !== 'nats:') {
     throw unreachable(text, 'the address of a NATS server starts with tls:// (or nats://, without TLS)');
@@ -66,9 +63,25 @@ export function parseNatsAddress(text: string): NatsAddress {
       `"${prefix}" can't begin a subject: letters, digits, - and _ only, without slashes`,
     );
   }
-  const host = url.hostname.replace(/^\[|\]$/g, '');
-  const port = Number(url.port) || DEFAULT_PORT;
-  return { url: `${url.protocol}//${url.host}/${prefix}`, host, port, secure, prefix };
+  const all = [url, ...more];
+  const servers = all.map((one) => ({
+    host: one.hostname.replace(/^\[|\]$/g, ''),
+    port: Number(one.port) || DEFAULT_PORT,
+  }));
+  const hosts = all.map((one) => one.host).join(',');
+  return { url: `${url.protocol}//${hosts}/${prefix}`, servers, secure, prefix };
+}
+
+function parseUrl(text: string, one: string): URL {
+  try {
+    return new URL(one);
+  } catch (cause) {
+    throw unreachable(
+      text,
+      'this is not an address; it should look like tls://192.0.2.7:4222/tributary, or with the servers of a cluster, tls://a:4222,b:4222/tributary',
+      cause,
+    );
+  }
 }
 
 /** The public key of the node in `credentials`, which the server's permissions go by; undefined without any. */
@@ -94,7 +107,7 @@ export async function openNatsConnection(options: NatsConnectionOptions): Promis
   signal?.throwIfAborted();
   const tls = await tlsOptions(options);
   const connecting = connectNats({
-    servers: `${address.host.includes(':') ? `[${address.host}]` : address.host}:${address.port}`,
+    servers: address.servers.map(({ host, port }) => `${host.includes(':') ? `[${host}]` : host}:${port}`),
     inboxPrefix,
     reconnect,
     maxReconnectAttempts: -1,
@@ -121,7 +134,13 @@ export async function openNatsConnection(options: NatsConnectionOptions): Promis
   return connection;
 }
 
-async function tlsOptions({ address, ca, fingerprint, signal, timeoutMs }: NatsConnectionOptions) {
+interface TlsOptions {
+  readonly ca?: string;
+  readonly checkServerIdentity: (host: string, certificate: PeerCertificate) => Error | undefined;
+}
+
+async function tlsOptions(options: NatsConnectionOptions): Promise<TlsOptions | null> {
+  const { address, ca, fingerprint, signal, timeoutMs } = options;
   if (!address.secure) {
     if (fingerprint === undefined) return null;
     throw new ProtocolError(
@@ -129,21 +148,63 @@ async function tlsOptions({ address, ca, fingerprint, signal, timeoutMs }: NatsC
       `${address.url}: expected the certificate ${fingerprint}, but nats:// has none; dial the tls:// address`,
     );
   }
-  if (fingerprint === undefined) return ca === undefined ? {} : { ca };
+  const named = { checkServerIdentity: nameCheck(address) };
+  if (fingerprint === undefined) return ca === undefined ? named : { ca, ...named };
   const { pem, isLeaf } = await pinnedCertificate(address, fingerprint, timeoutMs, signal);
   // A pin is stricter than a name where the server itself is pinned.
-  return { ca: pem, ...(isLeaf ? { checkServerIdentity: () => undefined } : {}) };
+  return { ca: pem, ...(isLeaf ? { checkServerIdentity: () => undefined } : named) };
 }
 
-/** The certificate with that SHA-256 in the chain which the server shows; its digest is what makes it trustworthy. */
-function pinnedCertificate(
+/**
+ * Whether a certificate is for the server that was dialled. Of one that was dialled by its number, Node tells the name
+ * "localhost"; its certificate must then be for one of the numbers in the address.
+ */
+function nameCheck({ servers }: NatsAddress): TlsOptions['checkServerIdentity'] {
+  const hosts = servers.map(({ host }) => host);
+  const numbers = hosts.filter((host) => isIP(host) !== 0);
+  return (host, certificate) => {
+    if (host !== 'localhost' || hosts.includes(host) || numbers.length === 0)
+      return checkServerIdentity(host, certificate);
+    const problems = numbers.map((number) => checkServerIdentity(number, certificate));
+    return problems.includes(undefined) ? undefined : problems[0];
+  };
+}
+
+/** The pinned certificate, as the first server that answers shows it. */
+async function pinnedCertificate(
   address: NatsAddress,
   fingerprint: string,
   timeoutMs: number,
   signal: AbortSignal | undefined,
-): Promise<{ pem: string; isLeaf: boolean }> {
+): Promise<PinnedCertificate> {
+  let problem: unknown;
+  for (const server of address.servers) {
+    try {
+      return await certificateShownBy(server, address, fingerprint, timeoutMs, signal);
+    } catch (error) {
+      if (signal?.aborted || errorCode(error) !== 'FED_TRANSPORT_UNREACHABLE') throw error;
+      problem = error;
+    }
+  }
+  throw problem;
+}
+
+interface PinnedCertificate {
+  readonly pem: string;
+  /** Whether it is the server's own, and not its authority's. */
+  readonly isLeaf: boolean;
+}
+
+/** The certificate with that SHA-256 in the chain which the server shows; its digest is what makes it trustworthy. */
+function certificateShownBy(
+  server: NatsServerAddress,
+  address: NatsAddress,
+  fingerprint: string,
+  timeoutMs: number,
+  signal: AbortSignal | undefined,
+): Promise<PinnedCertificate> {
   return new Promise((resolve, reject) => {
-    const socket = netConnect({ host: address.host, port: address.port });
+    const socket = netConnect(server);
     const done = (outcome: () => void): void => {
       signal?.removeEventListener('abort', onAbort);
       socket.removeAllListeners();

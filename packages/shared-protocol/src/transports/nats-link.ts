@@ -1,7 +1,8 @@
 /**
- * A link over two NATS subjects, one a direction. A packet travels as one frame, or as several where the server's
- * `max_payload` is smaller; frames are numbered, because NATS delivers at most once: a missing number ends the link, and
- * whoever dialled dials again. docs/protocol.md has the layout of a frame.
+ * A link over two NATS subjects, one a direction. A packet's head and its body travel in frames of their own, several
+ * each where the server's `max_payload` is smaller; what a frame is stands in its NATS header, so that no byte of a body
+ * is copied to go out or to come in. Frames are numbered, because NATS delivers at most once: a missing number ends the
+ * link, and whoever dialled dials again. docs/protocol.md has the header.
  */
 import type { Link, Packet } from '../transport.ts';
 import { createLinkCore, type Failure, type LinkFacts, type Reply } from './link-core.ts';
@@ -11,7 +12,7 @@ export interface NatsLinkOptions extends LinkFacts {
   /** Bytes of one NATS message: the server's `max_payload`. */
   readonly maxFrameBytes: number;
   /** Publishes one frame to the other end. */
-  readonly send: (frame: Uint8Array) => void;
+  readonly send: (frame: Frame) => void;
   /** Resolves when all that was sent before has reached the server. */
   readonly flush: () => Promise<void>;
   /** A sign of life is sent this often, in millis. */
@@ -23,38 +24,49 @@ export interface NatsLinkOptions extends LinkFacts {
 export interface NatsLink {
   readonly link: Link;
   /** To be called for each frame of the other end, in order. */
-  receive(frame: Uint8Array): void;
+  receive(frame: Frame): void;
   /** The connection underneath is gone. */
   gone(reason: string): void;
+}
+
+/** A NATS message: what it is, for its header, and bytes of a head or a body. */
+export interface Frame {
+  /** `kind number [request headBytes [bodyBytes]]`, in decimal; the last three in a packet's first frame only. */
+  readonly label: string;
+  readonly data: Uint8Array;
 }
 
 const KINDS = ['request', 'reply', 'failure', 'notify', 'bye', 'ping', 'more'] as const;
 type Kind = (typeof KINDS)[number];
 
-/** Of every frame: kind (1 byte), 3 bytes of zeros, number of the frame (4). */
-const PREFIX_BYTES = 8;
-/** Of a packet's first frame, besides: request (4), bytes of the head (4), bytes of the body (4). */
-export const FRAME_OVERHEAD_BYTES = PREFIX_BYTES + 12;
-const NO_BODY = 0xffff_ffff;
+const LABEL = /^([a-z]{3,7}) (\d{1,16})(?: (\d{1,16}) (\d{1,16})(?: (\d{1,16}))?)?$/;
+/** Room in a NATS message beside a frame's bytes, for the header. */
+export const FRAME_OVERHEAD_BYTES = 160;
 /** What is sent between two looks at how much the server has taken. */
 const FLUSH_EVERY_BYTES = 4 * 1024 * 1024;
 const MAX_REASON_BYTES = 300;
 const EMPTY = new Uint8Array(0);
 const NO_FRAME = 'the other end sent a frame that is none';
 
-/** A packet of several frames on its way in. */
+/** A packet on its way in. */
 interface Incoming {
   readonly kind: Kind;
   readonly id: number;
-  readonly headBytes: number;
-  readonly hasBody: boolean;
-  readonly bytes: Uint8Array;
+  readonly head: Part;
+  readonly body: Part | undefined;
+}
+
+/** A head or a body that comes in one frame, which is then it, or in several, which are put together. */
+interface Part {
+  readonly bytes: number;
   filled: number;
+  data: Uint8Array;
 }
 
 /** Returns the link whose frames leave by `send` and come in by `receive`. */
 export function createNatsLink(options: NatsLinkOptions): NatsLink {
-  const { maxFrameBytes, maxPayloadBytes, send, flush, pingIntervalMs, pingTimeoutMs } = options;
+  const { maxPayloadBytes, send, flush, pingIntervalMs, pingTimeoutMs } = options;
+  const maxDataBytes = options.maxFrameBytes - FRAME_OVERHEAD_BYTES;
   const waiting = new Map<number, (reply: Reply) => void>();
   let requests = 0;
   let nextOut = 0;
@@ -68,7 +80,7 @@ export function createNatsLink(options: NatsLinkOptions): NatsLink {
 
   const core = createLinkCore(options, {
     request(packet, onReply) {
-      requests = (requests + 1) >>> 0;
+      requests += 1;
       waiting.set(requests, onReply);
       sendPacket('request', requests, packet);
     },
@@ -91,30 +103,20 @@ export function createNatsLink(options: NatsLinkOptions): NatsLink {
   });
 
   function sendPacket(kind: Kind, id: number, { head, body }: Packet): void {
-    const bytes = head.byteLength + (body?.byteLength ?? 0);
-    const first = Math.min(bytes, maxFrameBytes - FRAME_OVERHEAD_BYTES);
-    const frame = new Uint8Array(FRAME_OVERHEAD_BYTES + first);
-    const view = viewOf(frame);
-    writePrefix(view, kind, nextOut++);
-    view.setUint32(8, id, true);
-    view.setUint32(12, head.byteLength, true);
-    view.setUint32(16, body === undefined ? NO_BODY : body.byteLength, true);
-    copyPart(frame.subarray(FRAME_OVERHEAD_BYTES), head, body, 0);
-    emit(frame);
-    for (let at = first; at < bytes; ) {
-      const take = Math.min(bytes - at, maxFrameBytes - PREFIX_BYTES);
-      const more = new Uint8Array(PREFIX_BYTES + take);
-      writePrefix(viewOf(more), 'more', nextOut++);
-      copyPart(more.subarray(PREFIX_BYTES), head, body, at);
-      emit(more);
-      at += take;
+    const bodyBytes = body === undefined ? '' : ` ${body.byteLength}`;
+    const first = head.subarray(0, maxDataBytes);
+    emit({ label: `${kind} ${nextOut++} ${id} ${head.byteLength}${bodyBytes}`, data: first });
+    for (const [part, from] of [[head, first.byteLength] as const, [body ?? EMPTY, 0] as const]) {
+      for (let at = from; at < part.byteLength; at += maxDataBytes) {
+        emit({ label: `more ${nextOut++}`, data: part.subarray(at, at + maxDataBytes) });
+      }
     }
   }
 
   /** Sends, and now and then asks the server how far it has read: the client itself would queue without end. */
-  function emit(frame: Uint8Array): void {
+  function emit(frame: Frame): void {
     send(frame);
-    sentBytes += frame.byteLength;
+    sentBytes += FRAME_OVERHEAD_BYTES + frame.data.byteLength;
     if (sentBytes - flushAskedAt >= FLUSH_EVERY_BYTES) {
       flushAskedAt = sentBytes;
       const mark = sentBytes;
@@ -128,46 +130,35 @@ export function createNatsLink(options: NatsLinkOptions): NatsLink {
     if (sentBytes - flushedBytes > MAX_UNSENT_BYTES) core.gone('the NATS server reads too slowly');
   }
 
-  function receive(frame: Uint8Array): void {
+  function receive(frame: Frame): void {
     heardAt = performance.now();
     const problem = take(frame);
     if (problem !== undefined) drop(problem);
   }
 
   /** Takes one frame in; returns what is wrong with it, if anything is. */
-  function take(frame: Uint8Array): string | undefined {
-    if (frame.byteLength < PREFIX_BYTES) return NO_FRAME;
-    const view = viewOf(frame);
-    const kind = KINDS[view.getUint8(0)];
-    if (view.getUint32(4, true) !== nextIn++ >>> 0) return 'messages were lost on the way';
-    if (kind === 'more') return takeMore(frame.subarray(PREFIX_BYTES));
-    if (kind === undefined || incoming !== undefined || frame.byteLength < FRAME_OVERHEAD_BYTES)
+  function take({ label, data }: Frame): string | undefined {
+    const [, kind, number, id, headBytes, bodyBytes] = LABEL.exec(label) ?? [];
+    if (!isKind(kind)) return NO_FRAME;
+    // A coordinator that has forgotten the link has forgotten its numbers too.
+    if (Number(number) !== nextIn++ && kind !== 'bye') return 'messages were lost on the way';
+    if ((kind === 'more') !== (incoming !== undefined) || (kind === 'more') !== (headBytes === undefined))
       return NO_FRAME;
-    const headBytes = view.getUint32(12, true);
-    const declared = view.getUint32(16, true);
-    const hasBody = declared !== NO_BODY;
-    const bytes = headBytes + (hasBody ? declared : 0);
-    if (headBytes > maxPayloadBytes || bytes - headBytes > maxPayloadBytes) {
-      return 'the other end sent more than this link carries';
+    if (headBytes !== undefined) {
+      const head = partOf(Number(headBytes));
+      const body = bodyBytes === undefined ? undefined : partOf(Number(bodyBytes));
+      if (head.bytes > maxPayloadBytes || (body?.bytes ?? 0) > maxPayloadBytes)
+        return 'the other end sent more than this link carries';
+      incoming = { kind, id: Number(id), head, body };
     }
-    const data = frame.subarray(FRAME_OVERHEAD_BYTES);
-    const id = view.getUint32(8, true);
-    if (data.byteLength > bytes) return NO_FRAME;
-    if (data.byteLength === bytes) return deliver(kind, id, packetOf(data, headBytes, hasBody));
-    incoming = { kind, id, headBytes, hasBody, bytes: new Uint8Array(bytes), filled: data.byteLength };
-    incoming.bytes.set(data);
-    return undefined;
-  }
-
-  function takeMore(data: Uint8Array): string | undefined {
-    if (incoming === undefined || incoming.filled + data.byteLength > incoming.bytes.byteLength)
-      return NO_FRAME;
-    incoming.bytes.set(data, incoming.filled);
-    incoming.filled += data.byteLength;
-    if (incoming.filled < incoming.bytes.byteLength) return undefined;
-    const { kind, id, bytes, headBytes, hasBody } = incoming;
+    const { head, body } = incoming as Incoming;
+    const part = headBytes !== undefined || head.filled < head.bytes ? head : body;
+    if (part === undefined || !fill(part, data)) return NO_FRAME;
+    if (head.filled < head.bytes || (body !== undefined && body.filled < body.bytes)) return undefined;
+    const whole = incoming as Incoming;
     incoming = undefined;
-    return deliver(kind, id, packetOf(bytes, headBytes, hasBody));
+    const packet = body === undefined ? { head: head.data } : { head: head.data, body: body.data };
+    return deliver(whole.kind, whole.id, packet);
   }
 
   function deliver(kind: Kind, id: number, packet: Packet): string | undefined {
@@ -205,34 +196,33 @@ export function createNatsLink(options: NatsLinkOptions): NatsLink {
 }
 
 /** The frame that tells a stranger's link, one that this end does not know (any more), to end. */
-export function byeFrame(reason: string): Uint8Array {
-  const head = Buffer.from(reason);
-  const frame = new Uint8Array(FRAME_OVERHEAD_BYTES + head.byteLength);
-  const view = viewOf(frame);
-  writePrefix(view, 'bye', 0);
-  view.setUint32(12, head.byteLength, true);
-  view.setUint32(16, NO_BODY, true);
-  frame.set(head, FRAME_OVERHEAD_BYTES);
-  return frame;
+export function byeFrame(reason: string): Frame {
+  const data = Buffer.from(reason);
+  return { label: `bye 0 0 ${data.byteLength}`, data };
 }
 
-function writePrefix(view: DataView, kind: Kind, number: number): void {
-  view.setUint8(0, KINDS.indexOf(kind));
-  view.setUint32(4, number >>> 0, true);
+export function isBye({ label }: Frame): boolean {
+  return label.startsWith('bye ');
 }
 
-/** Fills `target` with the bytes from `at` on of head and body, one after the other. */
-function copyPart(target: Uint8Array, head: Uint8Array, body: Uint8Array | undefined, at: number): void {
-  const fromHead = head.subarray(Math.min(at, head.byteLength), at + target.byteLength);
-  target.set(fromHead);
-  if (body === undefined || fromHead.byteLength === target.byteLength) return;
-  const start = Math.max(0, at - head.byteLength);
-  target.set(body.subarray(start, start + target.byteLength - fromHead.byteLength), fromHead.byteLength);
+function isKind(text: string | undefined): text is Kind {
+  return (KINDS as readonly (string | undefined)[]).includes(text);
 }
 
-function packetOf(bytes: Uint8Array, headBytes: number, hasBody: boolean): Packet {
-  const head = bytes.subarray(0, headBytes);
-  return hasBody ? { head, body: bytes.subarray(headBytes) } : { head };
+function partOf(bytes: number): Part {
+  return { bytes, filled: 0, data: EMPTY };
+}
+
+/** Puts the next bytes in their place; false when there is none for them. */
+function fill(part: Part, data: Uint8Array): boolean {
+  if (data.byteLength > part.bytes - part.filled) return false;
+  if (data.byteLength === part.bytes) part.data = data;
+  else {
+    if (part.filled === 0) part.data = new Uint8Array(part.bytes);
+    part.data.set(data, part.filled);
+  }
+  part.filled += data.byteLength;
+  return true;
 }
 
 function failureIn(head: Uint8Array): Failure | undefined {
@@ -243,8 +233,4 @@ function failureIn(head: Uint8Array): Failure | undefined {
   } catch {
     return undefined;
   }
-}
-
-function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

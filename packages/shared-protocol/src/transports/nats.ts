@@ -4,7 +4,7 @@
  * `hello.NODE` asks the coordinator for a link, `up.NODE.LINK` and `down.NODE.LINK` carry its frames.
  */
 import { randomBytes } from 'node:crypto';
-import { errors, type Msg, type NatsConnection } from '@nats-io/nats-core';
+import { errors, headers, type Msg, type NatsConnection } from '@nats-io/nats-core';
 import { createUser } from '@nats-io/nkeys';
 import { ProtocolError } from '../errors.ts';
 import { fingerprintOf } from '../tls.ts';
@@ -18,12 +18,22 @@ import {
   openNatsConnection,
   parseNatsAddress,
 } from './nats-connection.ts';
-import { byeFrame, createNatsLink, FRAME_OVERHEAD_BYTES, type NatsLink } from './nats-link.ts';
+import {
+  byeFrame,
+  createNatsLink,
+  FRAME_OVERHEAD_BYTES,
+  type Frame,
+  isBye,
+  type NatsLink,
+} from './nats-link.ts';
 
 export type { NatsCredentials } from './nats-connection.ts';
 
 export interface NatsTransportOptions {
-  /** The server that `listen` dials: `tls://host:4222/prefix`, or `nats://` without TLS. Not needed to connect. */
+  /**
+   * The server that `listen` dials: `tls://host:4222/prefix`, or `nats://` without TLS; of a cluster several, with commas:
+   * `tls://a:4222,b:4222/prefix`. Not needed to connect.
+   */
   readonly url?: string;
   /** Who this node is to the server. @default nobody, for a server that lets everyone in */
   readonly credentials?: NatsCredentials;
@@ -40,8 +50,8 @@ export interface NatsTransportOptions {
 }
 
 const MIB = 1024 * 1024;
-/** Room beside a chunk's bytes in one message, for its head. */
-const HEAD_ROOM_BYTES = 4096;
+/** The NATS header that says what a frame is. */
+const FRAME_HEADER = 'Frame';
 const UNKNOWN_LINK = 'the coordinator does not know this link (any more)';
 
 /**
@@ -66,13 +76,13 @@ export function createNatsTransport(options: NatsTransportOptions = {}): Transpo
       preferredChunkBytes: Math.min(
         options.preferredChunkBytes ?? MIB,
         maxPayloadBytes,
-        maxFrameBytes - FRAME_OVERHEAD_BYTES - HEAD_ROOM_BYTES,
+        maxFrameBytes - FRAME_OVERHEAD_BYTES,
       ),
       maxFrameBytes,
       pingIntervalMs,
       pingTimeoutMs,
       send(frame) {
-        if (!connection.isClosed()) connection.publish(facts.subject, frame);
+        if (!connection.isClosed()) publish(connection, facts.subject, frame);
       },
       flush: () => connection.flush(),
     });
@@ -126,14 +136,17 @@ export function createNatsTransport(options: NatsTransportOptions = {}): Transpo
           message.respond(JSON.stringify({ link: token }));
         },
       });
-      connection.subscribe(`${prefix}.up.*.*`, {
+      // Not `up.*.*`: a leaf node that may publish `up.NODE.>` would not be told that somebody reads it.
+      connection.subscribe(`${prefix}.up.>`, {
         callback(error, message) {
           if (error !== null) return;
-          const [, , node, token] = message.subject.split('.');
+          const [, , node, token, ...more] = message.subject.split('.');
+          if (more.length > 0) return;
           const known = links.get(`${node}.${token}`);
-          if (known !== undefined) known.receive(message.data);
-          else if (message.data[0] !== BYE)
-            connection.publish(`${prefix}.down.${node}.${token}`, byeFrame(UNKNOWN_LINK));
+          const frame = frameIn(message);
+          if (known !== undefined) known.receive(frame);
+          else if (!isBye(frame))
+            publish(connection, `${prefix}.down.${node}.${token}`, byeFrame(UNKNOWN_LINK));
         },
       });
       await connection.flush();
@@ -149,8 +162,6 @@ export function createNatsTransport(options: NatsTransportOptions = {}): Transpo
     connect: (url, connectOptions) => dialNats(url, { ...connectOptions, ca, credentials, linkOver }),
   };
 }
-
-const BYE = byeFrame('')[0];
 
 /** A new user for a NATS server: its public name, and the seed that proves it (keep it readable by its owner only). */
 export function createNatsUser(): { readonly node: string; readonly seed: string } {
@@ -205,7 +216,7 @@ async function dialNats(url: string, options: DialNats): Promise<Link> {
     .then((error) => gone(error?.message ?? 'the connection to the NATS server was closed'));
   connection.subscribe(`${own}.${token}`, {
     callback: (error, message) => {
-      if (error === null) receive(message.data);
+      if (error === null) receive(frameIn(message));
     },
   });
   void link.closed.then(async () => {
@@ -263,6 +274,17 @@ async function watch(
       onDenied(status.error);
     }
   }
+}
+
+function publish(connection: NatsConnection, subject: string, { label, data }: Frame): void {
+  const header = headers();
+  header.set(FRAME_HEADER, label);
+  connection.publish(subject, data, { headers: header });
+}
+
+/** A message as a frame; without our header, as one that the link refuses. */
+function frameIn(message: Msg): Frame {
+  return { label: message.headers?.get(FRAME_HEADER) ?? '', data: message.data };
 }
 
 function tokenIn(message: Msg): string | undefined {

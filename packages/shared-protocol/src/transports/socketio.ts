@@ -36,6 +36,9 @@ export interface SocketioTransportOptions {
 /** Where the WebSocket lives on the server; also to be routed by a reverse proxy. */
 export const SOCKETIO_PATH = '/tributary/';
 
+/** Answers 200 to whoever asks whether the listener is up; says nothing of the run. */
+const HEALTH_PATH = '/health';
+
 const MIB = 1024 * 1024;
 /** Time to get from TCP to a link. */
 const HANDSHAKE_MS = 10_000;
@@ -65,7 +68,13 @@ export function createSocketioTransport(options: SocketioTransportOptions = {}):
       const https = tls === false ? undefined : createHttpsServer({ ...tls, minVersion: 'TLSv1.3' });
       const http = https ?? createHttpServer();
       let fingerprint = tls === false ? undefined : fingerprintOf(tls.cert);
-      http.on('request', (_request, response) => {
+      http.on('request', (request, response) => {
+        if (request.url === HEALTH_PATH && (request.method === 'GET' || request.method === 'HEAD')) {
+          // Answered by the loop that carries the links: while that is stuck, so is this.
+          response.writeHead(200, { 'content-type': 'text/plain', 'cache-control': 'no-store' });
+          response.end('ok\n');
+          return;
+        }
         response.writeHead(404, { 'content-type': 'text/plain' });
         response.end('A Tributary coordinator listens here, for workers only.\n');
       });

@@ -1,3 +1,4 @@
+import { headers } from '@nats-io/nats-core';
 import { createUser } from '@nats-io/nkeys';
 import { connect as connectNats, nkeyAuthenticator } from '@nats-io/transport-node';
 import { createCertificate, type Link, type Transport } from '@tributary/shared-protocol';
@@ -240,12 +241,15 @@ describe.skipIf(missing !== undefined)('nats', () => {
       },
     });
     await meddler.flush();
-    // A frame of the right form with number 9, where 1 belongs, and one of three bytes.
-    const skipped = new Uint8Array(20);
-    skipped.set([3, 0, 0, 0, 9]);
-    for (const [frame, reason] of [
-      [skipped, 'messages were lost on the way'],
-      [Uint8Array.of(1, 2, 3), 'the other end sent a frame that is none'],
+    for (const [label, bytes, reason] of [
+      ['notify 9 0 3', 3, 'messages were lost on the way'], // 1 would be the next
+      ['notify 1 0 3', 4, 'the other end sent a frame that is none'],
+      ['more 1', 3, 'the other end sent a frame that is none'],
+      ['request 1', 3, 'the other end sent a frame that is none'],
+      ['shout 1 0 3', 3, 'the other end sent a frame that is none'],
+      ['notify 1 0 -3', 3, 'the other end sent a frame that is none'],
+      [undefined, 3, 'the other end sent a frame that is none'],
+      ['notify 1 0 9000000000000000', 3, 'the other end sent more than this link carries'],
     ] as const) {
       const near = await createNatsTransport().connect(listener.url);
       const link = far.at(-1);
@@ -253,7 +257,9 @@ describe.skipIf(missing !== undefined)('nats', () => {
       near.notify({ head: Uint8Array.of(1) });
       await arrived;
       await meddler.flush();
-      meddler.publish(seen.at(-1) ?? '', frame);
+      const header = headers();
+      if (label !== undefined) header.set('Frame', label);
+      meddler.publish(seen.at(-1) ?? '', new Uint8Array(bytes), { headers: header });
       expect(await link?.closed).toBe(reason);
       expect(await near.closed).toBe(reason);
     }

@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { createServer as createHttpServer, get } from 'node:http';
+import { get as getSecurely } from 'node:https';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { createServer as createTlsServer, connect as tlsConnect } from 'node:tls';
 import { createCertificate, type Link } from '@tributary/shared-protocol';
@@ -209,6 +210,21 @@ describe('socketio: listening', () => {
     const [response] = await once(get(listener.url), 'response');
     response.resume();
     expect(response.statusCode).toBe(404);
+  });
+
+  test('GET /health is answered, also over TLS, and other methods are not', async () => {
+    const listener = await createSocketioTransport({ tls: certificate }).listen(() => {});
+    closing.push(() => listener.close());
+    const ask = async (path: string, method: string): Promise<number | undefined> => {
+      const url = new URL(path, listener.url);
+      const [response] = await once(getSecurely(url, { method, rejectUnauthorized: false }), 'response');
+      response.resume();
+      return response.statusCode;
+    };
+    expect(await ask('/health', 'GET')).toBe(200);
+    expect(await ask('/health', 'HEAD')).toBe(200);
+    expect(await ask('/health', 'DELETE')).toBe(404);
+    expect(await ask('/health/x', 'GET')).toBe(404);
   });
 
   test('closing does not wait for strangers that are connected but are no link', async () => {

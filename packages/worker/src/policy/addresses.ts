@@ -1,4 +1,5 @@
 /** Addresses of coordinators that a policy allows: scheme and host in full, or with `*` for a part of the host. */
+import { serverAddresses } from '@tributary/shared-protocol';
 
 export interface AddressPattern {
   /** As the policy has it. */
@@ -25,8 +26,12 @@ export function parseAddress(text: string): AddressPattern | undefined {
   };
 }
 
-/** Whether a coordinator's address fits. A pattern without a port takes any. */
+/** Whether a coordinator's address fits, with every server that it names. A pattern without a port takes any. */
 export function matchesAddress(pattern: AddressPattern, address: string): boolean {
+  return serverAddresses(address).every((one) => matchesServer(pattern, one));
+}
+
+function matchesServer(pattern: AddressPattern, address: string): boolean {
   let url: URL;
   try {
     url = new URL(address);

@@ -28,6 +28,9 @@ describe('addresses', () => {
     ['https://hub', 'http://hub', false],
     ['https://[::1]:7700', 'https://[::1]:7700', true],
     ['https://HUB', 'https://hub:7700', true],
+    // Every server of a cluster must fit.
+    ['tls://*.example.org', 'tls://a.example.org:4222,b.example.org:4222/ward', true],
+    ['tls://*.example.org', 'tls://a.example.org:4222,b.evil.net:4222/ward', false],
   ])('%s and %s: %s', (pattern, address, fits) => {
     expect(matchesAddress(parseAddress(pattern)!, address)).toBe(fits);
   });
