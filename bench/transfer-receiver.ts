@@ -45,10 +45,10 @@ async function fetchAll(): Promise<void> {
   const arrived: { channel: Channel; ref: BlobRef }[] = [];
   const listener = await transport.listen((link) => {
     const channel = createChannel(link);
-    // A worker announces its blob the way it does an update's end: by a message that names it.
+    // A worker names its blob in a message; a plan is the one that needs no signature.
     channel.handle(async (message) => {
-      if (message.type === 'offer') {
-        arrived.push({ channel, ref: message.update });
+      if (message.type === 'plan') {
+        arrived.push({ channel, ref: message.model });
         if (arrived.length === workers) send('ready');
       }
       return { type: 'ok' };
@@ -68,15 +68,10 @@ async function fetchAll(): Promise<void> {
       if (message.type !== 'chunk') throw new Error(message.type);
       return shelf.answer(message);
     });
-    const offer = {
-      type: 'offer',
-      round: 1,
-      base: ref.digest,
-      numExamples: 1,
-      metrics: {},
-      update: ref,
-    } as const;
-    await near.call(offer, 'ok');
+    await near.call(
+      { type: 'plan', task: 'train', round: 1, model: ref, learningRate: 1, deadlineMs: null },
+      'ok',
+    );
   }
 }
 

@@ -41,15 +41,10 @@ if (wire === 'raw nats') {
     if (message.type !== 'chunk') throw new Error(message.type);
     return shelf.answer(message);
   });
-  const offer = {
-    type: 'offer',
-    round: 1,
-    base: update.digest,
-    numExamples: 1,
-    metrics: {},
-    update,
-  } as const;
-  await channel.call(offer, 'ok');
+  await channel.call(
+    { type: 'plan', task: 'train', round: 1, model: update, learningRate: 1, deadlineMs: null },
+    'ok',
+  );
 }
 send('ready');
 
