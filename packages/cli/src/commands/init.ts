@@ -1,9 +1,9 @@
 /** `tributary init`: a commented configuration to start from. It never overwrites. */
-import { writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { Command } from 'commander';
 import { type CliContext, print, printJson } from '../context.ts';
 import { CliError } from '../errors.ts';
+import { writeNewFile } from '../new-file.ts';
 import { CONFIG_TEMPLATE } from './init-template.ts';
 
 export function initCommand(context: CliContext): Command {
@@ -22,23 +22,7 @@ export function initCommand(context: CliContext): Command {
           },
         );
       }
-      try {
-        writeFileSync(path, CONFIG_TEMPLATE, { flag: 'wx' });
-      } catch (error) {
-        const code = (error as NodeJS.ErrnoException).code;
-        if (code === 'EEXIST') {
-          throw new CliError('FED_CLI_FILE_EXISTS', `${path} is there already; it was left as it is.`, {
-            todo: 'Give another name: tributary init other.config.ts',
-            cause: error,
-          });
-        }
-        if (code === 'ENOENT') {
-          throw new CliError('FED_CLI_FILE_MISSING', `${path} can't be written: its folder is not there.`, {
-            cause: error,
-          });
-        }
-        throw error;
-      }
+      writeNewFile(path, CONFIG_TEMPLATE, 'tributary init other.config.ts');
       if (command.optsWithGlobals()['json']) return printJson(context, { type: 'written', file: path });
       const { bold, green } = context.colours;
       print(context, `${green('✓')} Wrote ${path}`);

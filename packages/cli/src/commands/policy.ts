@@ -1,5 +1,4 @@
 /** `tributary policy`: what this site's policy would refuse of a federation, without joining it; and a policy to start from. */
-import { writeFileSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
 import type { FederationFacts, Verdict } from '@tributary/worker';
 import { Command } from 'commander';
@@ -7,6 +6,7 @@ import { ENGINE_CHOICES, existingFile, existingFolder, oneOf } from '../argument
 import { type CliContext, print, printJson } from '../context.ts';
 import { CliError } from '../errors.ts';
 import { exitCode } from '../exit-codes.ts';
+import { writeNewFile } from '../new-file.ts';
 
 interface CheckFlags {
   readonly policy?: string;
@@ -46,23 +46,7 @@ export function policyCommand(context: CliContext, setExit: (code: number) => vo
     .action(async (file: string, _options: unknown, command: Command) => {
       const { POLICY_TEMPLATE } = await import('@tributary/worker');
       const path = resolve(context.cwd, file);
-      try {
-        writeFileSync(path, POLICY_TEMPLATE, { flag: 'wx' });
-      } catch (error) {
-        const code = (error as NodeJS.ErrnoException).code;
-        if (code === 'EEXIST') {
-          throw new CliError('FED_CLI_FILE_EXISTS', `${path} is there already; it was left as it is.`, {
-            todo: 'Give another name: tributary policy init other.yaml',
-            cause: error,
-          });
-        }
-        if (code === 'ENOENT') {
-          throw new CliError('FED_CLI_FILE_MISSING', `${path} can't be written: its folder is not there.`, {
-            cause: error,
-          });
-        }
-        throw error;
-      }
+      writeNewFile(path, POLICY_TEMPLATE, 'tributary policy init other.yaml');
       if (command.optsWithGlobals()['json']) return printJson(context, { type: 'written', file: path });
       print(context, `${context.colours.green('✓')} Wrote ${path}`);
       print(context, '  Take the # from the keys that you want, and put it beside the images.');
