@@ -16,7 +16,7 @@ const commands = {
   demo: () => withNats(() => tributary(['demo', ...args]), args.includes('nats')),
   tributary: () => tributary(args, process.env.INIT_CWD),
   bench: () => withNats(() => node(['bench/main.ts', ...args]), args[0] === 'transport'),
-  chaos: () => node(['test/chaos/main.ts', ...args]),
+  chaos: () => withNats(() => node(['test/chaos/main.ts', ...args])),
   oracles: () => node(['test/oracles/run.ts', ...args.map(fromCallersFolder)]),
   test: () => withNats(test),
   'test:tfjs': () =>

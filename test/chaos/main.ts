@@ -13,7 +13,7 @@ import { missingForNetem } from './harness/netem.ts';
 import { runLine, slowLinkLines, summaryLines, violationLines } from './harness/report.ts';
 import { playSlowLink, SLOW_LINK } from './harness/slow-link.ts';
 import { openStage } from './harness/stage.ts';
-import { TRANSPORTS } from './harness/transports.ts';
+import { findTransports } from './harness/transports.ts';
 
 const USAGE = `Usage: npm run chaos -- [options]
   --runs <number>    runs to play (100)
@@ -33,15 +33,16 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => st
 const root = await mkdtemp(join(tmpdir(), 'tributary-chaos-'));
 const disks = findDiskKind();
 const netem = missingForNetem();
+const transports = findTransports();
 const say = (line: string) => {
   if (!json) process.stdout.write(`${erase()}${line}\n`);
 };
 if (slowLink) process.exit(await overSlowLink());
 say(
-  `Chaos of seed ${seed}: ${numbers.length === 1 ? `run ${numbers[0]}` : `${numbers.length} runs, ${lanes} at a time`}. Disks: ${disks.reason}. Networks: a TCP proxy${netem === undefined ? '' : ` (no netem here: ${netem})`}.`,
+  `Chaos of seed ${seed}: ${numbers.length === 1 ? `run ${numbers[0]}` : `${numbers.length} runs, ${lanes} at a time`}. Disks: ${disks.reason}. Networks: a TCP proxy${netem === undefined ? '' : ` (no netem here: ${netem})`}. Transports: ${transports.names.join(' and ')}${transports.reason === undefined ? '' : ` (${transports.reason})`}.`,
 );
 
-const stage = await openStage({ root, transport: TRANSPORTS.socketio, diskKind: disks.kind });
+const stage = await openStage({ root, diskKind: disks.kind });
 let results: RunResult[] = [];
 let done = 0;
 let failed = 0;
@@ -49,6 +50,7 @@ try {
   results = await playCampaign(stage, {
     seed,
     runs: numbers,
+    transports: transports.names,
     lanes,
     keep,
     signal: stop.signal,
@@ -83,7 +85,7 @@ async function overSlowLink(): Promise<number> {
   say(
     `An update of ${updateBytes / 2 ** 20} MiB over ${(8 * bytesPerSecond) / 1e6} Mbit/s with ${2 * delayMs} ms there and back, ${100 * lossRate}% loss and a cut of ${cutMs / 60_000} minutes; a TCP proxy is the line.`,
   );
-  const stage = await openStage({ root, transport: TRANSPORTS.socketio, diskKind: 'none' });
+  const stage = await openStage({ root, diskKind: 'none' });
   try {
     const report = await playSlowLink(stage, SLOW_LINK, { limitMs: 20 * 60_000, signal: stop.signal });
     if (json) process.stdout.write(`${JSON.stringify(report)}\n`);

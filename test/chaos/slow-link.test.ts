@@ -5,11 +5,10 @@ import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
 import { playSlowLink, SLOW_LINK } from './harness/slow-link.ts';
 import { openStage } from './harness/stage.ts';
-import { TRANSPORTS } from './harness/transports.ts';
 
 test('an update of 10 MB over 10 Mbit/s, with loss and a cut, arrives without a chunk that had arrived being sent again', async () => {
   const root = await mkdtemp(join(tmpdir(), 'tributary-slow-'));
-  const stage = await openStage({ root, transport: TRANSPORTS.socketio, diskKind: 'none' });
+  const stage = await openStage({ root, diskKind: 'none' });
   onTestFinished(async () => {
     await stage.close();
     await rm(root, { recursive: true, force: true });

@@ -7,6 +7,7 @@ import {
   resolveFederation,
 } from '@tributary/coordinator';
 import { decodeFrame, errorCode } from '@tributary/shared-protocol';
+import { createNatsTransport } from '@tributary/shared-protocol/nats';
 import { createSocketioTransport } from '@tributary/shared-protocol/socketio';
 import { watchedTransport } from '../chaos/harness/watched-transport.ts';
 import { party } from './processes.ts';
@@ -17,7 +18,9 @@ export interface CoordinatorSetup {
   readonly topologyFile: string;
   readonly weightsFile: string;
   readonly runDir: string;
+  /** Of its own server, which it has unless `nats` names another: `nats://127.0.0.1:4222/prefix`. */
   readonly port: number;
+  readonly nats?: string;
   readonly tls: { readonly key: string; readonly cert: string } | false;
   readonly preferredChunkBytes?: number;
   /** Whether round trips and chunks are reported too. @default false */
@@ -32,12 +35,12 @@ const artifact = {
   weights,
   frozenWeights: [],
 };
-const transport = createSocketioTransport({
-  host: '127.0.0.1',
-  port: setup.port,
-  tls: setup.tls,
-  ...(setup.preferredChunkBytes === undefined ? {} : { preferredChunkBytes: setup.preferredChunkBytes }),
-});
+const { nats, port, tls, preferredChunkBytes } = setup;
+const chunks = preferredChunkBytes === undefined ? {} : { preferredChunkBytes };
+const transport =
+  nats === undefined
+    ? createSocketioTransport({ host: '127.0.0.1', port, tls, ...chunks })
+    : createNatsTransport({ url: nats, ...chunks });
 const stop = new AbortController();
 process.on('SIGTERM', () => stop.abort());
 let coordinator: Coordinator | undefined;

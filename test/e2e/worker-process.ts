@@ -1,5 +1,6 @@
 /** A site's agent in a process of its own; reports its events, and its summary at the end. */
-import { errorCode } from '@tributary/shared-protocol';
+import { decodeInvite, errorCode } from '@tributary/shared-protocol';
+import { createNatsTransport } from '@tributary/shared-protocol/nats';
 import { createSocketioTransport } from '@tributary/shared-protocol/socketio';
 import { joinFederation, startTrainer } from '@tributary/worker';
 import { slowFakeTrainer } from '../chaos/fake-trainer.ts';
@@ -23,7 +24,10 @@ export interface WorkerSetup {
 
 const { setup, report } = party<WorkerSetup>();
 const { invite, name, dataDir, stateDir, giveUpAfterMs, preferredChunkBytes } = setup;
-const transport = createSocketioTransport(preferredChunkBytes === undefined ? {} : { preferredChunkBytes });
+const chunks = preferredChunkBytes === undefined ? {} : { preferredChunkBytes };
+const transport = /^(nats|tls):/.test(decodeInvite(invite).url)
+  ? createNatsTransport(chunks)
+  : createSocketioTransport(chunks);
 const leave = new AbortController();
 process.on('SIGTERM', () => leave.abort());
 try {

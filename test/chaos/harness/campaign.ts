@@ -8,6 +8,7 @@ import { type Reference, referenceOf, violationsOf } from './invariants.ts';
 import { planRun, type RunPlan } from './plan.ts';
 import { type FaultRecord, type Outcome, playRun } from './play.ts';
 import type { Stage } from './stage.ts';
+import { TRANSPORTS, type TransportName } from './transports.ts';
 
 export interface RunResult {
   readonly plan: RunPlan;
@@ -26,6 +27,8 @@ export interface CampaignOptions {
   readonly seed: number;
   /** Numbers, from 1. */
   readonly runs: readonly number[];
+  /** Each run is over one of these. */
+  readonly transports: readonly TransportName[];
   readonly lanes: number;
   /** Keeps the files of runs without violations, too. */
   readonly keep: boolean;
@@ -40,7 +43,7 @@ const REFERENCE_RUNS = 100_000;
 
 /** Plays all runs; results are in the order of `runs`. Runs not begun when `signal` is aborted are missing. */
 export async function playCampaign(stage: Stage, options: CampaignOptions): Promise<RunResult[]> {
-  const { seed, runs, lanes, signal, onResult, onProgress } = options;
+  const { seed, runs, transports, lanes, signal, onResult, onProgress } = options;
   const references = new Map<number, Promise<Reference>>();
   const results = new Map<number, RunResult>();
   const left = [...runs];
@@ -48,7 +51,10 @@ export async function playCampaign(stage: Stage, options: CampaignOptions): Prom
 
   function undisturbed(plan: RunPlan): Promise<Reference> {
     const { id } = plan.federation;
-    const known = references.get(id) ?? playUndisturbed({ ...plan, run: REFERENCE_RUNS + id, faults: [] });
+    const known =
+      references.get(id) ??
+      // The weights do not depend on what carries them.
+      playUndisturbed({ ...plan, run: REFERENCE_RUNS + id, transport: 'socketio', faults: [] });
     references.set(id, known);
     return known;
   }
@@ -65,7 +71,7 @@ export async function playCampaign(stage: Stage, options: CampaignOptions): Prom
   }
 
   async function playOne(run: number): Promise<RunResult> {
-    const plan = planRun(seed, run, { broker: stage.transport.broker !== undefined });
+    const plan = planRun(seed, run, transports);
     const reference = await undisturbed(plan);
     const outcome = await playRun(plan, stage, options);
     const violations = violationsOf(outcome, reference);
@@ -77,7 +83,7 @@ export async function playCampaign(stage: Stage, options: CampaignOptions): Prom
       plan,
       durationMs,
       faults,
-      restarts: lives.length - 1 - plan.federation.sites.length,
+      restarts: lives.length - 1 - plan.federation.sites.length - (TRANSPORTS[plan.transport].broker ? 1 : 0),
       violations,
       tail: violations.length > 0 ? outcome.events.filter(isTelling).slice(-TAIL_EVENTS).map(inALine) : [],
       keptAt: keep ? folder : undefined,

@@ -2,7 +2,8 @@
  * The processes of one run, kept alive as an init system would: one that ends other than well is started again a
  * little later with the same command. Each life is remembered with how it ended.
  */
-import type { ChildProcess } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { createInterface } from 'node:readline';
 import { type Party as Process, startParty } from '../../e2e/processes.ts';
 
 export interface HouseEvent {
@@ -22,10 +23,13 @@ export interface Life {
   readonly stderr: string;
 }
 
-export interface Command {
-  readonly program: string | URL;
-  readonly setup: unknown;
-}
+/** One of our programs; or any other, which reports `ready` once it says so on its error output. */
+export type Command =
+  | { readonly program: string | URL; readonly setup: unknown }
+  | { readonly file: string; readonly args: readonly string[]; readonly ready: string };
+
+/** What is needed of a process, whichever it is. */
+type Resident = Pick<Process<HouseEvent>, 'child' | 'onEvent' | 'exited' | 'kill'>;
 
 export interface House {
   /** Millis since the run began. */
@@ -53,7 +57,7 @@ const MAX_LIVES = 60;
 export function openHouse(mark: string): House {
   const startedAt = performance.now();
   const now = () => performance.now() - startedAt;
-  const living = new Map<string, Process<HouseEvent>>();
+  const living = new Map<string, Resident>();
   const delays = new Map<string, number>();
   const events: { ms: number; name: string; event: HouseEvent }[] = [];
   const lives: Life[] = [];
@@ -61,9 +65,13 @@ export function openHouse(mark: string): House {
   const starters = new Set<(name: string, pid: number) => void>();
   const closing = new AbortController();
 
-  async function live(name: string, number: number, { program, setup }: Command): Promise<Life> {
+  async function live(name: string, number: number, command: Command): Promise<Life> {
     const startedMs = now();
-    const one = startParty<HouseEvent>(program, setup, { TRIBUTARY_CHAOS_RUN: mark });
+    const env = { TRIBUTARY_CHAOS_RUN: mark };
+    const one =
+      'program' in command
+        ? startParty<HouseEvent>(command.program, command.setup, env)
+        : startOther(command, env);
     living.set(name, one);
     let lastError: string | undefined;
     one.onEvent((event) => {
@@ -108,6 +116,28 @@ export function openHouse(mark: string): House {
         }),
       );
     },
+  };
+}
+
+function startOther(
+  { file, args, ready }: Extract<Command, { file: string }>,
+  env: Record<string, string>,
+): Resident {
+  const child = spawn(file, args, { env: { ...process.env, ...env }, stdio: ['ignore', 'ignore', 'pipe'] });
+  const listeners = new Set<(event: HouseEvent) => void>();
+  let stderr = '';
+  createInterface({ input: child.stderr }).on('line', (line) => {
+    stderr += `${line}\n`;
+    if (line.includes(ready)) for (const listener of listeners) listener({ type: 'ready' });
+  });
+  return {
+    child,
+    onEvent: (listener) => listeners.add(listener),
+    exited: new Promise((resolve, reject) => {
+      child.once('error', reject);
+      child.once('close', (code, signal) => resolve({ code, signal, stderr }));
+    }),
+    kill: (signal = 'SIGKILL') => child.kill(signal),
   };
 }
 

@@ -16,6 +16,10 @@ export interface Reference {
   readonly durationMs: number;
 }
 
+const LINE_FAULTS: ReadonlySet<string> = new Set(['partition', 'delay', 'slow line', 'loss']);
+/** A killed broker is started again by then. */
+const BROKER_BACK_MS = 1500;
+
 type Commit = Extract<LogRecord, { type: 'committed' }>;
 
 /** Everything that is wrong with a run. Without a reference the weights are not compared. */
@@ -52,7 +56,7 @@ function orphan(line: string): string {
   return `a process outlived the run: ${line}`;
 }
 
-/** Ends that nobody asked for: not a kill of ours, not for want of a disk, not for want of a coordinator at the end. */
+/** Ends that nobody asked for: not a kill of ours, not for want of a disk, nor of a broker to listen at. */
 function surprisingEnds({ lives, faults, hung, durationMs }: Outcome): string[] {
   const ours = (life: Life) =>
     life.signal === 'SIGKILL' &&
@@ -68,12 +72,23 @@ function surprisingEnds({ lives, faults, hung, durationMs }: Outcome): string[] 
         struckMs <= life.endedMs &&
         (healedMs ?? Number.POSITIVE_INFINITY) >= life.startedMs,
     );
+  // A coordinator that starts while the broker is away, or its line to it, says so and ends.
+  const brokerless = (life: Life) =>
+    life.name === 'coordinator' &&
+    life.lastError?.startsWith('FED_TRANSPORT_UNREACHABLE') === true &&
+    faults.some(
+      ({ fault, struckMs, healedMs = Number.POSITIVE_INFINITY }) =>
+        (fault.victim === 'broker' || (fault.victim === 'coordinator' && LINE_FAULTS.has(fault.kind))) &&
+        struckMs !== undefined &&
+        struckMs <= life.endedMs &&
+        healedMs + BROKER_BACK_MS >= life.startedMs,
+    );
   return (
     lives
       .filter((life) => life.code !== 0 && life.signal !== 'SIGTERM')
       // One that hangs is ended by us.
       .filter((life) => hung === undefined || life.endedMs < durationMs)
-      .filter((life) => !ours(life) && !diskless(life))
+      .filter((life) => !ours(life) && !diskless(life) && !brokerless(life))
       .map(
         ({ name, number, endedMs, code, signal, lastError, stderr }) =>
           `${name} ended by itself (life ${number}, at ${(endedMs / 1000).toFixed(1)} s, ${code ?? signal}): ${lastError ?? stderr.slice(-600)}`,

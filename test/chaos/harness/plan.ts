@@ -3,6 +3,7 @@
  * and the run's number. The pool is small so that its undisturbed runs, which say what the weights must be, are few.
  */
 import { createDraw, type Draw } from './random.ts';
+import { TRANSPORTS, type TransportName } from './transports.ts';
 
 export const SITE_NAMES = ['harbour', 'island', 'meadow', 'ridge'] as const;
 export type SiteName = (typeof SITE_NAMES)[number];
@@ -41,24 +42,25 @@ export type Fault = { readonly when: Moment } & (
       readonly slackBytes: number;
       readonly forMs: number;
     }
-  | { readonly kind: 'cut'; readonly victim: SiteName }
-  | { readonly kind: 'partition'; readonly victim: SiteName; readonly forMs: number }
+  /** A line: of a site, and where there is a broker, of the coordinator. */
+  | { readonly kind: 'cut'; readonly victim: Party }
+  | { readonly kind: 'partition'; readonly victim: Party; readonly forMs: number }
   | {
       readonly kind: 'delay';
-      readonly victim: SiteName;
+      readonly victim: Party;
       readonly delayMs: number;
       readonly jitterMs: number;
       readonly forMs: number;
     }
   | {
       readonly kind: 'slow line';
-      readonly victim: SiteName;
+      readonly victim: Party;
       readonly bytesPerSecond: number;
       readonly forMs: number;
     }
   | {
       readonly kind: 'loss';
-      readonly victim: SiteName;
+      readonly victim: Party;
       readonly lossRate: number;
       readonly forMs: number;
     }
@@ -67,6 +69,7 @@ export type Fault = { readonly when: Moment } & (
 export interface RunPlan {
   readonly seed: number;
   readonly run: number;
+  readonly transport: TransportName;
   readonly federation: FederationPlan;
   readonly faults: readonly Fault[];
 }
@@ -93,26 +96,28 @@ export function planFederation(seed: number, id: number): FederationPlan {
   };
 }
 
-/** Run `run` (from 1) of the seed. `broker`: whether the transport has a broker to be killed. */
-export function planRun(seed: number, run: number, { broker = false } = {}): RunPlan {
+/** Run `run` (from 1) of the seed, over one of `transports`. */
+export function planRun(seed: number, run: number, transports: readonly TransportName[]): RunPlan {
+  const transport = createDraw(seed, `transport ${run}`).oneOf(transports);
+  const broker = TRANSPORTS[transport].broker !== undefined;
   const draw = createDraw(seed, `run ${run}`);
   const federation = planFederation(seed, draw.whole(0, POOL_SIZE - 1));
   const count = draw.whole(1, MAX_FAULTS);
   const faults = Array.from({ length: count }, () => drawFault(draw, federation, broker));
-  return { seed, run, federation, faults };
+  return { seed, run, transport, federation, faults };
 }
 
 function drawFault(draw: Draw, federation: FederationPlan, broker: boolean): Fault {
   const { sites, modelBytes } = federation;
   const when = drawMoment(draw, federation);
-  const site = () => draw.oneOf(sites);
+  const line = () => draw.oneOf<Party>(broker ? [...sites, 'coordinator'] : sites);
   const party = () => draw.oneOf<Party>(['coordinator', ...sites]);
   const victim = () =>
     draw.oneOf<Victim>([
       'coordinator',
       ...sites,
       ...(federation.realTrainer ? (['trainer', 'trainer', 'trainer'] as const) : []),
-      ...(broker ? (['broker'] as const) : []),
+      ...(broker ? (['broker', 'broker'] as const) : []),
     ]);
   const forMs = (low: number, high: number) => Math.round(draw.spread(low, high));
   const kind = draw.weighted<Fault['kind']>({
@@ -139,14 +144,14 @@ function drawFault(draw: Draw, federation: FederationPlan, broker: boolean): Fau
         forMs: forMs(300, 4000),
       };
     case 'cut':
-      return { when, kind, victim: site() };
+      return { when, kind, victim: line() };
     case 'partition':
-      return { when, kind, victim: site(), forMs: forMs(300, 6000) };
+      return { when, kind, victim: line(), forMs: forMs(300, 6000) };
     case 'delay':
       return {
         when,
         kind,
-        victim: site(),
+        victim: line(),
         delayMs: draw.whole(20, 300),
         jitterMs: draw.whole(0, 200),
         forMs: forMs(1000, 6000),
@@ -155,12 +160,12 @@ function drawFault(draw: Draw, federation: FederationPlan, broker: boolean): Fau
       return {
         when,
         kind,
-        victim: site(),
+        victim: line(),
         bytesPerSecond: Math.round(modelBytes / draw.number(0.5, 4)),
         forMs: forMs(1000, 6000),
       };
     case 'loss':
-      return { when, kind, victim: site(), lossRate: draw.spread(0.002, 0.05), forMs: forMs(1000, 6000) };
+      return { when, kind, victim: line(), lossRate: draw.spread(0.002, 0.05), forMs: forMs(1000, 6000) };
   }
 }
 

@@ -13,6 +13,7 @@ import type { Fault, Moment, Party, RunPlan, SiteName } from './plan.ts';
 import { type Line, openLine, PERFECT } from './proxy.ts';
 import { createDraw } from './random.ts';
 import { type Stage, steadyPort } from './stage.ts';
+import { TRANSPORTS } from './transports.ts';
 
 /** A fault as it went. */
 export interface FaultRecord {
@@ -66,8 +67,11 @@ export async function playRun(plan: RunPlan, stage: Stage, options: PlayOptions 
   const random = createDraw(plan.seed, `line ${plan.run}`);
   const shared = await stage.federation(federation);
   const port = await steadyPort();
-  const lines = new Map<SiteName, Line>();
-  for (const site of sites) lines.set(site, await openLine(port, random));
+  const transport = TRANSPORTS[plan.transport];
+  // The port is the broker's where there is one: then the coordinator has a line to it as well.
+  const lines = new Map<Party, Line>();
+  for (const one of transport.broker ? (['coordinator', ...sites] as const) : sites)
+    lines.set(one, await openLine(port, random));
   const disks = new Map<Party, Disk>();
   for (const fault of faults) {
     if (fault.kind !== 'full disk' || disks.has(fault.victim)) continue;
@@ -85,6 +89,7 @@ export async function playRun(plan: RunPlan, stage: Stage, options: PlayOptions 
   const healing = new Set<() => void>();
   let trainerPid: number | undefined;
   let coordinatorEnded = false;
+  let brokerMayEnd = false;
   let over = false;
 
   const after = (ms: number, action: () => void) => {
@@ -144,11 +149,11 @@ export async function playRun(plan: RunPlan, stage: Stage, options: PlayOptions 
   }
 
   function worsen(
-    site: SiteName,
+    victim: Party,
     worse: Parameters<Line['shape']>[0],
     better: Parameters<Line['shape']>[0],
   ): () => void {
-    const line = lines.get(site);
+    const line = lines.get(victim);
     line?.shape(worse);
     return () => line?.shape(better);
   }
@@ -205,7 +210,10 @@ export async function playRun(plan: RunPlan, stage: Stage, options: PlayOptions 
     port,
     preferredChunkBytes: federation.chunkBytes,
     watched,
+    ...(transport.broker ? { nats: transport.broker.address(lines.get('coordinator')!.port) } : {}),
   };
+  const broker = transport.broker && startBroker(transport.broker.command({ port }));
+  await broker?.ready;
   const coordinator = house
     .keep('coordinator', { program: stage.program('coordinator-process'), setup }, () => false)
     .then(() => {
@@ -213,7 +221,7 @@ export async function playRun(plan: RunPlan, stage: Stage, options: PlayOptions 
     });
   const atSites = Promise.all(
     sites.map(async (site, i) => {
-      const invite = stage.transport.throughLine(await invited, lines.get(site)!.port);
+      const invite = transport.throughLine(await invited, lines.get(site)!.port);
       const isReal = i === 0 && federation.realTrainer;
       const workerSetup: WorkerSetup = {
         invite,
@@ -235,6 +243,16 @@ export async function playRun(plan: RunPlan, stage: Stage, options: PlayOptions 
   // Looked at below, once the coordinator has ended.
   atSites.catch(() => undefined);
 
+  function startBroker(command: ReturnType<NonNullable<typeof transport.broker>['command']>) {
+    const ready = new Promise<void>((resolve) => {
+      house.onEvent((name) => {
+        if (name === 'broker') resolve();
+      });
+    });
+    const ended = house.keep('broker', command, () => brokerMayEnd);
+    return { ready: Promise.race([ready, ended]), ended };
+  }
+
   const { limitMs = 60_000, signal } = options;
   let hung: string | undefined;
   try {
@@ -248,6 +266,10 @@ export async function playRun(plan: RunPlan, stage: Stage, options: PlayOptions 
       }, AFTERLIFE_MS);
       hung = await within(LEAVE_MS, signal, atSites);
       clearInterval(asking);
+      brokerMayEnd = true;
+      // To SIGTERM it answers with exit code 1.
+      house.signal('broker', 'SIGINT');
+      hung ??= await within(LEAVE_MS, signal, Promise.resolve(broker?.ended));
     }
   } catch (error) {
     hung = error instanceof Error ? error.message : String(error);

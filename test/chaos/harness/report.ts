@@ -9,7 +9,7 @@ export function runLine(result: RunResult): string {
   const deeds = faults.map(({ fault, struckMs }) =>
     struckMs === undefined ? `(${describeFault(fault)})` : describeFault(fault),
   );
-  return `${String(plan.run).padStart(5)}  ${mark}  ${seconds(durationMs).padStart(6)}  ${deeds.join('; ')}`;
+  return `${String(plan.run).padStart(5)}  ${mark}  ${plan.transport.padEnd(8)}  ${seconds(durationMs).padStart(6)}  ${deeds.join('; ')}`;
 }
 
 /** What to know of a run that went wrong, and how to see it again. */
@@ -19,7 +19,7 @@ export function violationLines({ plan, faults, violations, tail, keptAt }: RunRe
     '',
     `Run ${plan.run} of seed ${plan.seed}: ${violations.length === 1 ? 'a violation' : `${violations.length} violations`}`,
     ...violations.map((violation) => `  ✗ ${violation}`),
-    `  federation: ${sites.join(', ')}; ${rounds} rounds of ${strategy}; ${Math.round(modelBytes / 1024)} KiB in chunks of ${chunkBytes / 1024} KiB${realTrainer ? `; ${sites[0]} with a real trainer` : ''}`,
+    `  federation: ${sites.join(', ')} over ${plan.transport}; ${rounds} rounds of ${strategy}; ${Math.round(modelBytes / 1024)} KiB in chunks of ${chunkBytes / 1024} KiB${realTrainer ? `; ${sites[0]} with a real trainer` : ''}`,
     ...faults.map(({ fault, struckMs, healedMs }) => {
       const when =
         struckMs === undefined
@@ -68,7 +68,7 @@ export function summaryLines(results: readonly RunResult[], elapsedMs: number): 
       ),
     '',
     `${count(total, 'fault')} struck${missed === 0 ? '' : ` (the moment of ${missed} more never came)`}; processes were started again ${restarts === 1 ? 'once' : `${restarts} times`}.`,
-    `${count(results.length, 'run')}, ${failed} with a violated invariant, in ${minutes(elapsedMs)}`,
+    `${count(results.length, 'run')}${byTransport(results)}, ${failed} with a violated invariant, in ${minutes(elapsedMs)}`,
   ];
 }
 
@@ -82,6 +82,13 @@ export function slowLinkLines(report: SlowLinkReport): string[] {
       ? 'It arrived; no chunk that had arrived was sent twice, and the other site never waited.'
       : `${violations.length} ${violations.length === 1 ? 'violation' : 'violations'}`,
   ];
+}
+
+/** " (12 over socketio, 8 over nats)" */
+function byTransport(results: readonly RunResult[]): string {
+  const counts = new Map<string, number>();
+  for (const { plan } of results) counts.set(plan.transport, (counts.get(plan.transport) ?? 0) + 1);
+  return ` (${[...counts].map(([name, runs]) => `${runs} over ${name}`).join(', ')})`;
 }
 
 function whose(victim: string): string {

@@ -72,6 +72,7 @@ export async function playSlowLink(
   const plan: RunPlan = {
     seed: 0,
     run: 0,
+    transport: 'socketio',
     federation,
     faults: [
       { kind: 'slow line', victim: 'harbour', bytesPerSecond, when: spooled, forMs: FOR_EVER_MS },

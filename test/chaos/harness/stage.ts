@@ -14,13 +14,11 @@ import { shapesConfig, writeFederation } from '../../e2e/federation.ts';
 import { writeShapes } from '../../e2e/shapes.ts';
 import type { DiskKind } from './disk.ts';
 import { type FederationPlan, SITE_NAMES } from './plan.ts';
-import type { ChaosTransport } from './transports.ts';
 
 export type SharedSetup = Omit<CoordinatorSetup, 'runDir' | 'port'>;
 
 export interface Stage {
   readonly root: string;
-  readonly transport: ChaosTransport;
   readonly diskKind: DiskKind;
   program(name: 'coordinator-process' | 'worker-process'): URL;
   dataDir(site: string): string;
@@ -31,12 +29,11 @@ export interface Stage {
 
 export interface StageOptions {
   readonly root: string;
-  readonly transport: ChaosTransport;
   readonly diskKind: DiskKind;
 }
 
 /** Prepares `root`, which the caller removes. */
-export async function openStage({ root, transport, diskKind }: StageOptions): Promise<Stage> {
+export async function openStage({ root, diskKind }: StageOptions): Promise<Stage> {
   const programs = await bundlePrograms(
     ['coordinator-process', 'worker-process'].map((name) => new URL(`../../e2e/${name}.ts`, import.meta.url)),
     // Where the one module that stays outside is found.
@@ -64,7 +61,6 @@ export async function openStage({ root, transport, diskKind }: StageOptions): Pr
 
   return {
     root,
-    transport,
     diskKind,
     program: (name) => programs.program(name),
     dataDir,
