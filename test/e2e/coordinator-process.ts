@@ -4,8 +4,11 @@ import {
   type Coordinator,
   createCoordinator,
   type FederationConfig,
+  type Leadership,
+  type RunStore,
   resolveFederation,
 } from '@tributary/coordinator';
+import { createJetStreamStore } from '@tributary/coordinator/jetstream';
 import { decodeFrame, errorCode } from '@tributary/shared-protocol';
 import { createNatsTransport } from '@tributary/shared-protocol/nats';
 import { createSocketioTransport } from '@tributary/shared-protocol/socketio';
@@ -21,6 +24,8 @@ export interface CoordinatorSetup {
   /** Of its own server, which it has unless `nats` names another: `nats://127.0.0.1:4222/prefix`. */
   readonly port: number;
   readonly nats?: string;
+  /** The coordinator's key for that server, of which the run is then kept in its JetStream. */
+  readonly store?: { readonly nkeySeed: string; readonly ca?: string };
   readonly tls: { readonly key: string; readonly cert: string } | false;
   readonly preferredChunkBytes?: number;
   /** Whether round trips and chunks are reported too. @default false */
@@ -37,14 +42,25 @@ const artifact = {
 };
 const { nats, port, tls, preferredChunkBytes } = setup;
 const chunks = preferredChunkBytes === undefined ? {} : { preferredChunkBytes };
-const transport =
-  nats === undefined
-    ? createSocketioTransport({ host: '127.0.0.1', port, tls, ...chunks })
-    : createNatsTransport({ url: nats, ...chunks });
 const stop = new AbortController();
 process.on('SIGTERM', () => stop.abort());
+let store: RunStore | undefined;
+let leadership: Leadership | undefined;
 let coordinator: Coordinator | undefined;
 try {
+  if (nats !== undefined && setup.store !== undefined) {
+    const { nkeySeed, ca } = setup.store;
+    store = await createJetStreamStore({ url: nats, credentials: { nkeySeed }, ...(ca ? { ca } : {}) });
+    leadership = await store.lead({
+      signal: stop.signal,
+      onStandby: (leader) => report({ type: 'standing-by', ...leader }),
+    });
+    report({ type: 'leading', term: leadership.term });
+  }
+  const transport =
+    nats === undefined
+      ? createSocketioTransport({ host: '127.0.0.1', port, tls, ...chunks })
+      : createNatsTransport({ url: nats, ...chunks, ...natsOptions(leadership) });
   coordinator = await createCoordinator({
     federation: resolveFederation(setup.config, artifact),
     artifact,
@@ -52,6 +68,7 @@ try {
     transport: setup.watched ? watchedTransport(transport, report) : transport,
     onEvent: report,
     signal: stop.signal,
+    ...(leadership ? { leadership } : {}),
   });
   coordinator.invite({ uses: 16 });
   report({ type: 'summary', ...(await coordinator.run()) });
@@ -64,4 +81,14 @@ try {
   process.exitCode = 1;
 } finally {
   await coordinator?.close();
+  await store?.close();
+}
+
+function natsOptions(leading: Leadership | undefined) {
+  const { nkeySeed, ca } = setup.store ?? {};
+  return {
+    ...(nkeySeed === undefined ? {} : { credentials: { nkeySeed } }),
+    ...(ca === undefined ? {} : { ca }),
+    ...(leading === undefined ? {} : { exclusive: false, mayAct: leading.leads }),
+  };
 }

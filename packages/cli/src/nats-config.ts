@@ -4,6 +4,7 @@
  * demo's) business.
  */
 import { randomBytes } from 'node:crypto';
+import { storePermissions } from '@tributary/coordinator';
 import { type Certificate, createAuthority, createCertificate } from '@tributary/shared-protocol';
 import { createNatsUser } from '@tributary/shared-protocol/nats';
 import {
@@ -98,7 +99,8 @@ export async function natsConfig(options: NatsConfigOptions): Promise<NatsConfig
     {
       title: 'the coordinator',
       nkey: coordinator.node,
-      may: { publish: [`${prefix}.>`], subscribe: [`${prefix}.>`] },
+      // Alone it may use JetStream, and there only what is its federation's.
+      may: { publish: [`${prefix}.>`, ...storePermissions(prefix)], subscribe: [`${prefix}.>`] },
     },
     ...siteUsers(sites),
     ...leafs.map(({ sites: behind, user, password }) => ({
@@ -141,6 +143,7 @@ export async function natsConfig(options: NatsConfigOptions): Promise<NatsConfig
           }
         : {}),
       takesLeafNodes: leafs.length > 0,
+      keepsRuns: true,
     });
     const certificate = await certificateFor([...new Set([dial.host, ...alsoKnownAs])]);
     const own = isCluster ? authority?.cert : undefined;

@@ -49,6 +49,8 @@ export interface NatsServerText {
     readonly others: readonly NatsPeer[];
   };
   readonly takesLeafNodes?: boolean;
+  /** Whether it has JetStream, for `tributary coordinator --store jetstream`. */
+  readonly keepsRuns?: boolean;
   /** For a leaf node: the servers that it dials, and as whom. */
   readonly remote?: {
     readonly user: string;
@@ -72,6 +74,9 @@ max_pending: ${MAX_PENDING_BYTES}`,
     listen.port < 0
       ? undefined
       : `# For health checks on this machine: /healthz\nhttp: "127.0.0.1:${listen.port + MONITOR_ABOVE}"`,
+    server.keepsRuns !== true
+      ? undefined
+      : `# Where a run is kept that another machine may go on with: tributary coordinator --store jetstream\njetstream {\n  store_dir: "./jetstream"\n}`,
     `tls {\n${own.replaceAll('    ', '  ')}\n}`,
     cluster === undefined
       ? undefined

@@ -1,6 +1,12 @@
 /** One run from its first listening to its end, on the screen: what `coordinator` does once its configuration stands. */
 import { existsSync, statSync } from 'node:fs';
-import { type Coordinator, createCoordinator, type RunSummary } from '@tributary/coordinator';
+import {
+  type Coordinator,
+  createCoordinator,
+  type Leadership,
+  type RunStore,
+  type RunSummary,
+} from '@tributary/coordinator';
 import type { RunEvent } from '@tributary/shared-protocol';
 import { type CliContext, printJson } from './context.ts';
 import { CliError } from './errors.ts';
@@ -9,11 +15,13 @@ import { certificateHosts, renewTlsIdentity } from './identity.ts';
 import { isRun } from './runs.ts';
 import { createRunView } from './terminal/run-view.ts';
 import { openSession } from './terminal/session.ts';
-import { listeningTransport } from './transports.ts';
+import { jetStreamStore, listeningTransport } from './transports.ts';
 
 export interface PlayOptions {
   /** Events as JSON lines instead of text. */
   readonly json: boolean;
+  /** Where the run is kept beside its folder. */
+  readonly store: 'files' | 'jetstream';
 }
 
 /**
@@ -37,10 +45,9 @@ export async function playRun(
     });
   }
   const resuming = isRun(runDir);
-  const transport = await listeningTransport(federation.server, runDir);
-
   const view = createRunView({ colours, rounds: federation.rounds, print: (text) => session.print(text) });
   const session = openSession(context, (now) => (options.json ? [] : view.live(now)));
+  let store: RunStore | undefined;
   let coordinator: Coordinator | undefined;
   const missing = () => Math.max(0, federation.cohort.quorum - (coordinator?.status().clients.length ?? 0));
   const show = (event: RunEvent) => {
@@ -63,11 +70,17 @@ export async function playRun(
       );
       session.print(`  run folder  ${runDir}${resuming ? colours.dim('  (going on with it)') : ''}`);
     }
+    let leadership: Leadership | undefined;
+    if (options.store === 'jetstream') {
+      store = await jetStreamStore(federation.server);
+      leadership = await lead(store);
+    }
     coordinator = await createCoordinator({
       federation,
       artifact,
       runDir,
-      transport,
+      transport: await listeningTransport(federation.server, runDir, leadership),
+      ...(leadership === undefined ? {} : { leadership }),
       onEvent: show,
       signal: context.signal,
       ...(federation.server.nats === undefined && federation.server.tls
@@ -97,6 +110,34 @@ export async function playRun(
   } finally {
     session.end();
     await coordinator?.close();
+    await store?.close();
     await evaluator?.close();
+  }
+
+  /** Waits for as long as another leads. */
+  async function lead(from: RunStore): Promise<Leadership> {
+    const say = (event: { readonly type: string; readonly [field: string]: unknown }, text: string) => {
+      if (options.json) printJson(context, { at: Date.now(), ...event });
+      else session.print(text);
+    };
+    try {
+      const leadership = await from.lead({
+        signal: context.signal,
+        onStandby: ({ term, where }) =>
+          say(
+            { type: 'standing-by', term, leader: where },
+            `  standing by  ${where} leads, in term ${term}; this coordinator takes over when it is gone`,
+          ),
+      });
+      const { term } = leadership;
+      say({ type: 'leading', term }, `  leading      ${colours.dim(`term ${term}`)}`);
+      return leadership;
+    } catch (error) {
+      if (!context.signal.aborted) throw error;
+      throw new CliError('FED_CLI_INTERRUPTED', 'Stopped standing by.', {
+        where: runDir,
+        todo: 'The same command stands by again.',
+      });
+    }
   }
 }

@@ -3,7 +3,7 @@
  * the invite names one. Each is loaded only when it is needed.
  */
 import { existsSync, readFileSync } from 'node:fs';
-import type { ResolvedFederation } from '@tributary/coordinator';
+import type { Leadership, ResolvedFederation, RunStore } from '@tributary/coordinator';
 import type { Transport } from '@tributary/shared-protocol';
 import type { NatsCredentials } from '@tributary/shared-protocol/nats';
 import { CliError } from './errors.ts';
@@ -24,8 +24,9 @@ export interface NatsFiles {
 export async function listeningTransport(
   server: ResolvedFederation['server'],
   runDir: string,
+  leadership?: Leadership,
 ): Promise<Transport> {
-  if (server.nats !== undefined) return await natsTransport(server.nats, server.nats.url);
+  if (server.nats !== undefined) return await natsTransport(server.nats, server.nats.url, leadership);
   const { createSocketioTransport } = await import('@tributary/shared-protocol/socketio');
   const { host, port, tls } = server;
   return createSocketioTransport({
@@ -33,6 +34,35 @@ export async function listeningTransport(
     port,
     tls: tls ? await tlsIdentity(runDir, certificateHosts(host)) : false,
     ...(host === '0.0.0.0' ? { publicHost: reachableHost() } : {}),
+  });
+}
+
+/**
+ * The store in the NATS server that the coordinator listens at. Throws FED_CLI_USAGE when the configuration names no server
+ * or no key, and what createJetStreamStore throws.
+ */
+export async function jetStreamStore({ nats }: ResolvedFederation['server']): Promise<RunStore> {
+  if (nats === undefined) {
+    throw new CliError('FED_CLI_USAGE', 'The run is to be kept in a NATS server, and none is named.', {
+      where: '--store',
+      todo: 'Add --nats tls://host:4222/prefix, or server.nats to the configuration.',
+    });
+  }
+  if (nats.credentials === undefined) {
+    throw new CliError(
+      'FED_CLI_USAGE',
+      'A run that is kept in a NATS server needs the coordinator’s key for it.',
+      {
+        where: '--store',
+        todo: 'Add --nats-credentials FILE, the same on every machine that may lead: the run’s own key is sealed with it.',
+      },
+    );
+  }
+  const { createJetStreamStore } = await import('@tributary/coordinator/jetstream');
+  return await createJetStreamStore({
+    url: nats.url,
+    credentials: credentialsIn(textOf(nats.credentials, 'key')),
+    ...(nats.ca === undefined ? {} : { ca: textOf(nats.ca, 'authority') }),
   });
 }
 
@@ -60,12 +90,18 @@ function byWayOf(url: string, { server }: NatsFiles): string {
   return server === undefined ? url : `${server.replace(/\/+$/, '')}/${url.split('/')[3] ?? ''}`;
 }
 
-async function natsTransport({ credentials, ca }: NatsFiles, url?: string): Promise<Transport> {
+async function natsTransport(
+  { credentials, ca }: NatsFiles,
+  url?: string,
+  leadership?: Leadership,
+): Promise<Transport> {
   const { createNatsTransport } = await import('@tributary/shared-protocol/nats');
   return createNatsTransport({
     ...(url === undefined ? {} : { url }),
     ...(credentials === undefined ? {} : { credentials: credentialsIn(textOf(credentials, 'key')) }),
     ...(ca === undefined ? {} : { ca: textOf(ca, 'authority') }),
+    // The store says who leads: what is left of a former leader may still be at the server.
+    ...(leadership === undefined ? {} : { exclusive: false, mayAct: leadership.leads }),
   });
 }
 

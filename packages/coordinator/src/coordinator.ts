@@ -26,6 +26,8 @@ import { openRunDirectory, type RunDirectory } from './run/directory.ts';
 import { openRunLog, type RunLog } from './run/log.ts';
 import { openMetricsFile } from './run/metrics-file.ts';
 import { apply, bestRound, type LogEntry, memberViews, replay } from './run/records.ts';
+import { heldBack } from './store/output-commit.ts';
+import type { Leadership } from './store/store.ts';
 import { createStrategy } from './strategies/create.ts';
 
 export interface CoordinatorOptions {
@@ -39,6 +41,8 @@ export interface CoordinatorOptions {
   readonly evaluateCentrally?: (checkpointFrameFile: string) => Promise<Record<string, number>>;
   /** Makes and keeps another certificate, PEM texts, for `transport` to show. Without it, none can be rotated. */
   readonly renewCertificate?: () => Promise<{ readonly key: string; readonly cert: string }>;
+  /** That this coordinator leads, where a store lets another one take over; `run` rejects once it does not any more. */
+  readonly leadership?: Leadership;
   /** Called for each event, in order; must not throw. */
   readonly onEvent?: (event: RunEvent) => void;
   /** Pauses the run: `run` resolves with reason 'stopped', sites keep their places, the same call goes on later. */
@@ -104,7 +108,8 @@ const FAREWELL_MS = 10_000;
  * Opens or goes on with the run in `runDir` and listens. Rounds begin with `run()`.
  *
  * @throws CoordinatorError FED_RUN_LOCKED, FED_RUN_CONFIG_CHANGED, FED_RUN_LOG_BROKEN, FED_RUN_CHECKPOINT,
- *   FED_RUN_MODEL_MISSING, FED_RUN_STORAGE; ProtocolError FED_TRANSPORT_ADDRESS_IN_USE
+ *   FED_RUN_MODEL_MISSING, FED_RUN_STORAGE, and of a store FED_STORE_LEASE_LOST, FED_STORE_OTHER_RUN,
+ *   FED_STORE_DAMAGED; ProtocolError FED_TRANSPORT_ADDRESS_IN_USE
  */
 export async function createCoordinator(options: CoordinatorOptions): Promise<Coordinator> {
   // The initial model must not live on in what is kept of the options.
@@ -113,6 +118,7 @@ export async function createCoordinator(options: CoordinatorOptions): Promise<Co
   let log: RunLog | undefined;
   try {
     const { paths } = directory;
+    const told = (await options.leadership?.restore(paths, options.federation)) ?? [];
     log = await openRunLog({
       path: paths.log,
       keyPath: paths.key,
@@ -120,10 +126,13 @@ export async function createCoordinator(options: CoordinatorOptions): Promise<Co
       config: options.federation.digest,
       ...(options.now ? { now: options.now } : {}),
     });
-    return await start(kept, directory, log, artifact);
+    await options.leadership?.begin(log);
+    return await start(kept, directory, log, artifact, told);
   } catch (error) {
     log?.close();
     directory.close();
+    // Another may do better.
+    await options.leadership?.release();
     throw error;
   }
 }
@@ -133,19 +142,24 @@ async function start(
   directory: RunDirectory,
   log: RunLog,
   artifact: ModelArtifact | undefined,
+  told: readonly string[],
 ): Promise<Coordinator> {
-  const { federation, now = Date.now } = options;
+  const { federation, leadership, now = Date.now } = options;
   const strategy = createStrategy(federation);
   const state = replay(log.records);
   const chronicle = createChronicle(log.records);
   const roster = createRoster(now);
   const stopper = new AbortController();
-  const signal = options.signal ? AbortSignal.any([options.signal, stopper.signal]) : stopper.signal;
+  const signal = AbortSignal.any(
+    [options.signal, stopper.signal, leadership?.signal].filter((one) => one !== undefined),
+  );
   const frozen = new Set(federation.frozenWeights);
   const metrics = openMetricsFile(directory.paths.metrics, (message) =>
     options.onEvent?.({ at: now(), type: 'warning', message }),
   );
   let wait: string | undefined;
+  /** Events that wait for the store. */
+  let untold = 0;
 
   const context: RunContext = {
     federation,
@@ -157,7 +171,9 @@ async function start(
     signal,
     now,
     record(entry: LogEntry, durability) {
+      leadership?.signal.throwIfAborted();
       const record = log.append(entry, durability);
+      leadership?.append(record);
       apply(state, record);
       chronicle.add(record, durability?.durable ?? false);
     },
@@ -165,10 +181,23 @@ async function start(
       if (event.type === 'waiting') wait = event.next;
       else if (event.type === 'round-started' || event.type === 'finished') wait = undefined;
       const stamped = { at: now(), ...event } as RunEvent;
-      metrics.write(stamped);
-      options.onEvent?.(stamped);
+      const tell = () => {
+        metrics.write(stamped);
+        options.onEvent?.(stamped);
+      };
+      if (leadership === undefined || (!leadership.busy && untold === 0)) return tell();
+      untold++;
+      leadership
+        .settled()
+        // What the store did not take has not happened; the run ends with why.
+        .then(tell, () => undefined)
+        .finally(() => untold--);
+    },
+    async keepCheckpoint(round, model) {
+      await leadership?.keepCheckpoint(round, model);
     },
   };
+  for (const message of told) context.emit({ type: 'warning', message });
 
   if (state.runId === '') await beginRun(context, artifact, log.key.publicKey, strategy.init);
   const resumed = log.records.some((r) => r.type === 'run-started');
@@ -197,7 +226,8 @@ async function start(
       stopper.abort(new Error(reason));
     },
   });
-  const listener = await options.transport.listen(desk.onLink);
+  const transport = leadership ? heldBack(options.transport, leadership) : options.transport;
+  const listener = await transport.listen(desk.onLink);
   listens(listener);
   const url = federation.server.publicUrl ?? listener.url;
   sayListening();
@@ -348,6 +378,49 @@ async function start(
     });
   }
 
+  async function play(): Promise<RunSummary> {
+    if (isOver() && state.finished) return await finish(state.finished.reason, state.finished.message);
+    try {
+      const reason = await playRounds({
+        context,
+        strategy,
+        shelf,
+        desk,
+        phase,
+        start: current,
+        evaluateCentrally: options.evaluateCentrally,
+      });
+      const last = lastRound(context);
+      return await finish(
+        reason,
+        reason === 'rounds'
+          ? `all ${last} rounds are done; the best model is that of round ${bestRound(state)}`
+          : `no improvement in ${federation.earlyStopping?.patience} evaluations; the best model is that of round ${bestRound(state)}`,
+      );
+    } catch (error) {
+      if (error instanceof RoundFailed) return await finish('failed', error.message);
+      if (adminStop !== undefined) return await finish('stopped', `stopped: ${adminStop}`);
+      if (options.signal?.aborted) {
+        const message = `paused after round ${lastRound(context)}; the same command goes on`;
+        context.emit({
+          type: 'finished',
+          round: lastRound(context),
+          reason: 'stopped',
+          bestRound: bestRound(state),
+          message,
+        });
+        return summary('stopped', message);
+      }
+      throw error;
+    }
+  }
+
+  /** Why those that stand by need not go on; undefined when they should. */
+  function endedFor(): string | undefined {
+    const { finished } = state;
+    return finished?.reason === 'stopped' || finished?.reason === 'failed' ? finished.message : undefined;
+  }
+
   return {
     url,
     runId: state.runId,
@@ -358,46 +431,18 @@ async function start(
     rotateCertificate: rotate,
     revoke: (name, reason) => desk.revoke({ name, reason }),
     async run() {
-      if (isOver() && state.finished) return await finish(state.finished.reason, state.finished.message);
-      try {
-        const reason = await playRounds({
-          context,
-          strategy,
-          shelf,
-          desk,
-          phase,
-          start: current,
-          evaluateCentrally: options.evaluateCentrally,
-        });
-        const last = lastRound(context);
-        return await finish(
-          reason,
-          reason === 'rounds'
-            ? `all ${last} rounds are done; the best model is that of round ${bestRound(state)}`
-            : `no improvement in ${federation.earlyStopping?.patience} evaluations; the best model is that of round ${bestRound(state)}`,
-        );
-      } catch (error) {
-        if (error instanceof RoundFailed) return await finish('failed', error.message);
-        if (adminStop !== undefined) return await finish('stopped', `stopped: ${adminStop}`);
-        if (options.signal?.aborted) {
-          const message = `paused after round ${lastRound(context)}; the same command goes on`;
-          context.emit({
-            type: 'finished',
-            round: lastRound(context),
-            reason: 'stopped',
-            bestRound: bestRound(state),
-            message,
-          });
-          return summary('stopped', message);
-        }
-        throw error;
-      }
+      const outcome = await play();
+      await leadership?.settled();
+      return outcome;
     },
     close() {
       closing ??= (async () => {
         stopper.abort(new CoordinatorError('FED_RUN_STOPPED', 'the coordinator was closed'));
         await desk.close();
         await listener.close();
+        // What was written last; a store that is lost has told why already.
+        await leadership?.settled().catch(() => undefined);
+        await leadership?.release(endedFor());
         log.close();
         directory.close();
       })();
@@ -436,6 +481,7 @@ async function beginRun(
     config: federation.digest,
   });
   const initial = (await createBlobShelf().addBytes(model.frame, 1024 * 1024)).digest;
+  await context.keepCheckpoint(0, initial);
   context.record(
     {
       type: 'run-started',

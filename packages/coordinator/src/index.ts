@@ -18,6 +18,8 @@ export type { LogRecord } from './run/log.ts';
 export { verifyRunLog } from './run/log.ts';
 export type { LogEntry, RunState } from './run/records.ts';
 export { memberViews, replay } from './run/records.ts';
+export { storePermissions } from './store/names.ts';
+export type { Leader, Leadership, LeadOptions, RunStore } from './store/store.ts';
 export { createStrategy } from './strategies/create.ts';
 export type { FedAvgOptions } from './strategies/fed-avg.ts';
 export { fedAvg } from './strategies/fed-avg.ts';

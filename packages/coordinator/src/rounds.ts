@@ -105,7 +105,11 @@ export async function playRounds(options: RoundsOptions): Promise<'rounds' | 'ea
     const [next] = await Promise.all([putOnOffer(), written]);
     crashPoint('coordinator:after-checkpoint');
 
+    // On its way while the model is measured.
+    const keeping = context.keepCheckpoint(round, next.digest);
+    keeping.catch(() => undefined);
     const evaluated = await evaluate(round, next, learningRate, facts);
+    await keeping;
     const measured = { siteMetrics: evaluated.sites, centralMetrics: evaluated.central ?? null };
     const commit: CommittedRound = {
       type: 'committed',

@@ -1,5 +1,5 @@
 /** `tributary coordinator`: starts a run, or goes on with the one in its run directory. */
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import { wholeNumber } from '../arguments.ts';
 import { type CliContext, print, printJson } from '../context.ts';
 import type { FederationOverrides } from '../federation.ts';
@@ -13,6 +13,7 @@ interface Flags {
   readonly nats?: string;
   readonly natsCredentials?: string;
   readonly natsCa?: string;
+  readonly store: 'files' | 'jetstream';
   readonly printConfig?: boolean;
   readonly json?: boolean;
 }
@@ -44,6 +45,14 @@ export function coordinatorCommand(context: CliContext): Command {
     .option('--nats <url>', 'listen at a NATS server: tls://host:4222/prefix')
     .option('--nats-credentials <file>', 'the coordinator’s key for that server')
     .option('--nats-ca <file>', 'the authority of that server’s certificate')
+    .addOption(
+      new Option(
+        '--store <where>',
+        'jetstream: keep the run in the NATS server too, and take over from, or stand by for, another coordinator',
+      )
+        .choices(['files', 'jetstream'])
+        .default('files'),
+    )
     .option('--print-config', 'print the resolved configuration as JSON and stop')
     .action(async (argument: string | undefined, _options: unknown, command: Command) => {
       const flags = command.optsWithGlobals<Flags>();
@@ -57,7 +66,7 @@ export function coordinatorCommand(context: CliContext): Command {
         return;
       }
       const { playRun } = await import('../play-run.ts');
-      const summary = await playRun(context, prepared, { json: flags.json ?? false });
+      const summary = await playRun(context, prepared, { json: flags.json ?? false, store: flags.store });
       if (flags.json) return printJson(context, { type: 'summary', runDir: prepared.runDir, ...summary });
       const { dim } = context.colours;
       print(context, `\n  run folder  ${prepared.runDir}`);

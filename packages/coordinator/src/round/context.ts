@@ -23,4 +23,6 @@ export interface RunContext {
   /** Appends to the log and takes the record into `state`. */
   record(entry: LogEntry, options?: { readonly durable?: boolean }): void;
   emit(event: NewEvent): void;
+  /** Has the store, where there is one, keep the checkpoint of a round, whose model has this digest. */
+  keepCheckpoint(round: number, model: string): Promise<void>;
 }

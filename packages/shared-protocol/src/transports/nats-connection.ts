@@ -86,9 +86,15 @@ function parseUrl(text: string, one: string): URL {
 
 /** The public key of the node in `credentials`, which the server's permissions go by; undefined without any. */
 export function nodeOf(credentials: NatsCredentials | undefined): string | undefined {
-  if (credentials === undefined) return undefined;
+  return credentials && fromSeed(seedOf(credentials)).getPublicKey();
+}
+
+/** The seed of the node's key: the text of its line, as bytes. Throws FED_TRANSPORT_FORBIDDEN when there is none. */
+export function seedOf(credentials: NatsCredentials): Uint8Array {
   try {
-    return fromSeed(seedIn(credentials)).getPublicKey();
+    const seed = seedIn(credentials);
+    fromSeed(seed);
+    return seed;
   } catch (cause) {
     throw new ProtocolError(
       'FED_TRANSPORT_FORBIDDEN',

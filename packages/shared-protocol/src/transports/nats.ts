@@ -28,6 +28,7 @@ import {
 } from './nats-link.ts';
 
 export type { NatsCredentials } from './nats-connection.ts';
+export { seedOf } from './nats-connection.ts';
 
 export interface NatsTransportOptions {
   /**
@@ -43,6 +44,13 @@ export interface NatsTransportOptions {
   readonly maxPayloadBytes?: number;
   /** Body bytes of a blob's chunk; never more than fits one NATS message. @default 1 MiB */
   readonly preferredChunkBytes?: number;
+  /**
+   * Whether this node may speak and listen at the moment. A coordinator that may have been replaced keeps silent until it
+   * knows. @default always
+   */
+  readonly mayAct?: () => boolean;
+  /** Whether `listen` refuses a prefix that another coordinator has; false where a store decides who leads. @default true */
+  readonly exclusive?: boolean;
   /** Both ends of a link send a sign of life this often. @default 10_000 millis */
   readonly pingIntervalMs?: number;
   /** A link without one for this long, beyond the interval, is closed. @default 30_000 millis */
@@ -62,6 +70,7 @@ const UNKNOWN_LINK = 'the coordinator does not know this link (any more)';
  */
 export function createNatsTransport(options: NatsTransportOptions = {}): Transport {
   const { credentials, ca, pingIntervalMs = 10_000, pingTimeoutMs = 30_000 } = options;
+  const { mayAct = () => true, exclusive = true } = options;
   const maxPayloadBytes = options.maxPayloadBytes ?? 8 * MIB;
 
   function linkOver(
@@ -82,7 +91,7 @@ export function createNatsTransport(options: NatsTransportOptions = {}): Transpo
       pingIntervalMs,
       pingTimeoutMs,
       send(frame) {
-        if (!connection.isClosed()) publish(connection, facts.subject, frame);
+        if (!connection.isClosed() && mayAct()) publish(connection, facts.subject, frame);
       },
       flush: () => connection.flush(),
     });
@@ -106,7 +115,7 @@ export function createNatsTransport(options: NatsTransportOptions = {}): Transpo
         timeoutMs: 10_000,
       });
       try {
-        await refuseSecond(connection, address);
+        if (exclusive) await refuseSecond(connection, address);
       } catch (error) {
         await connection.close();
         throw error;
@@ -117,7 +126,7 @@ export function createNatsTransport(options: NatsTransportOptions = {}): Transpo
       });
       connection.subscribe(`${prefix}.hello.*`, {
         callback(error, message) {
-          if (error !== null || message.reply === undefined) return;
+          if (error !== null || message.reply === undefined || !mayAct()) return;
           const node = message.subject.split('.')[2] ?? '';
           const token = tokenIn(message);
           const key = `${node}.${token}`;
@@ -139,7 +148,7 @@ export function createNatsTransport(options: NatsTransportOptions = {}): Transpo
       // Not `up.*.*`: a leaf node that may publish `up.NODE.>` would not be told that somebody reads it.
       connection.subscribe(`${prefix}.up.>`, {
         callback(error, message) {
-          if (error !== null) return;
+          if (error !== null || !mayAct()) return;
           const [, , node, token, ...more] = message.subject.split('.');
           if (more.length > 0) return;
           const known = links.get(`${node}.${token}`);
@@ -167,6 +176,36 @@ export function createNatsTransport(options: NatsTransportOptions = {}): Transpo
 export function createNatsUser(): { readonly node: string; readonly seed: string } {
   const pair = createUser();
   return { node: pair.getPublicKey(), seed: new TextDecoder().decode(pair.getSeed()) };
+}
+
+export interface NatsServerOptions {
+  /** `tls://host:4222/prefix` */
+  readonly url: string;
+  readonly credentials?: NatsCredentials | undefined;
+  readonly ca?: string | undefined;
+}
+
+/** A connection of its own to the server of a federation, as its coordinator has one. Errors as those of `listen`. */
+export async function connectNatsServer({
+  url,
+  credentials,
+  ca,
+}: NatsServerOptions): Promise<NatsConnection> {
+  const address = parseNatsAddress(url);
+  const inboxPrefix = `${address.prefix}.inbox`;
+  return await openNatsConnection({
+    address,
+    credentials,
+    ca,
+    inboxPrefix,
+    reconnect: true,
+    timeoutMs: 10_000,
+  });
+}
+
+/** The federation's prefix in the address of a NATS server. */
+export function natsPrefix(url: string): string {
+  return parseNatsAddress(url).prefix;
 }
 
 interface DialNats extends ConnectOptions {
