@@ -8,7 +8,7 @@ import { type Reference, referenceOf, violationsOf } from './invariants.ts';
 import { planRun, type RunPlan } from './plan.ts';
 import { type FaultRecord, type Outcome, playRun } from './play.ts';
 import type { Stage } from './stage.ts';
-import { TRANSPORTS, type TransportName } from './transports.ts';
+import type { TransportName } from './transports.ts';
 
 export interface RunResult {
   readonly plan: RunPlan;
@@ -83,7 +83,7 @@ export async function playCampaign(stage: Stage, options: CampaignOptions): Prom
       plan,
       durationMs,
       faults,
-      restarts: lives.length - 1 - plan.federation.sites.length - (TRANSPORTS[plan.transport].broker ? 1 : 0),
+      restarts: lives.length - new Set(lives.map(({ name }) => name)).size,
       violations,
       tail: violations.length > 0 ? outcome.events.filter(isTelling).slice(-TAIL_EVENTS).map(inALine) : [],
       keptAt: keep ? folder : undefined,

@@ -27,25 +27,25 @@ export function violationsOf(outcome: Outcome, reference: Reference | undefined)
   if (outcome.hung !== undefined) return [`no end: ${outcome.hung}`, ...surprisingEnds(outcome)];
   const found = [...surprisingEnds(outcome), ...ending(outcome), ...outcome.orphans.map(orphan)];
   try {
-    const log = readLog(outcome);
-    found.push(
-      ...rounds(outcome, log),
-      ...checkpoints(outcome, log),
-      ...reports(outcome, log),
-      ...leftovers(outcome),
-    );
-    if (reference !== undefined) found.push(...sameAs(reference, referenceOf(outcome)));
+    for (const runDir of outcome.runDirs) {
+      const log = readLog(runDir);
+      found.push(...rounds(outcome, log), ...checkpoints(runDir, log), ...reports(outcome, runDir, log));
+      found.push(...leftovers(runDir, RUN_FILES, 'the run directory'));
+      if (reference !== undefined) found.push(...sameAs(reference, referenceOf(outcome, runDir)));
+    }
+    found.push(...leftStates(outcome));
   } catch (error) {
     found.push(`the run's files: ${error instanceof Error ? error.message : String(error)}`);
   }
   return found;
 }
 
-export function referenceOf(outcome: Outcome): Reference {
+/** @param runDir that of a coordinator; by default of the first */
+export function referenceOf(outcome: Outcome, runDir = outcome.runDirs[0]): Reference {
   const { rounds: count } = outcome.plan.federation;
   return {
-    weights: sha256(readFileSync(runPaths(outcome.runDir).checkpoint(count))),
-    updates: commitsOf(readLog(outcome)).map(({ updates }) =>
+    weights: sha256(readFileSync(runPaths(runDir).checkpoint(count))),
+    updates: commitsOf(readLog(runDir)).map(({ updates }) =>
       updates.map(({ name, digest, numExamples }) => `${name} ${digest} ${numExamples}`),
     ),
     durationMs: outcome.durationMs,
@@ -61,7 +61,7 @@ function surprisingEnds({ lives, faults, hung, durationMs }: Outcome): string[] 
   const ours = (life: Life) =>
     life.signal === 'SIGKILL' &&
     faults.some(
-      ({ fault, struckMs }) => fault.kind === 'kill' && fault.victim === life.name && during(life, struckMs),
+      ({ fault, hit, struckMs }) => fault.kind === 'kill' && hit === life.name && during(life, struckMs),
     );
   const diskless = (life: Life) =>
     faults.some(
@@ -74,8 +74,8 @@ function surprisingEnds({ lives, faults, hung, durationMs }: Outcome): string[] 
     );
   // A coordinator that starts while the broker is away, or its line to it, says so and ends.
   const brokerless = (life: Life) =>
-    life.name === 'coordinator' &&
-    life.lastError?.startsWith('FED_TRANSPORT_UNREACHABLE') === true &&
+    isCoordinator(life.name) &&
+    /^FED_(TRANSPORT_UNREACHABLE|STORE_UNAVAILABLE)/.test(life.lastError ?? '') &&
     faults.some(
       ({ fault, struckMs, healedMs = Number.POSITIVE_INFINITY }) =>
         (fault.victim === 'broker' || (fault.victim === 'coordinator' && LINE_FAULTS.has(fault.kind))) &&
@@ -83,17 +83,24 @@ function surprisingEnds({ lives, faults, hung, durationMs }: Outcome): string[] 
         struckMs <= life.endedMs &&
         healedMs + BROKER_BACK_MS >= life.startedMs,
     );
+  // One that was frozen, or cut off, while another took over.
+  const replaced = (life: Life) =>
+    isCoordinator(life.name) && life.lastError?.startsWith('FED_STORE_LEASE_LOST') === true;
   return (
     lives
       .filter((life) => life.code !== 0 && life.signal !== 'SIGTERM')
       // One that hangs is ended by us.
       .filter((life) => hung === undefined || life.endedMs < durationMs)
-      .filter((life) => !ours(life) && !diskless(life) && !brokerless(life))
+      .filter((life) => !ours(life) && !diskless(life) && !brokerless(life) && !replaced(life))
       .map(
         ({ name, number, endedMs, code, signal, lastError, stderr }) =>
           `${name} ended by itself (life ${number}, at ${(endedMs / 1000).toFixed(1)} s, ${code ?? signal}): ${lastError ?? stderr.slice(-600)}`,
       )
   );
+}
+
+function isCoordinator(name: string): boolean {
+  return name === 'coordinator' || name === 'standby';
 }
 
 function during(life: Life, ms: number | undefined): boolean {
@@ -103,7 +110,7 @@ function during(life: Life, ms: number | undefined): boolean {
 /** The run came to its goal; every site that heard a goodbye heard that. */
 function ending({ events, plan }: Outcome): string[] {
   const summary = events.findLast(
-    ({ name, event }) => name === 'coordinator' && event.type === 'summary',
+    ({ name, event }) => isCoordinator(name) && event.type === 'summary',
   )?.event;
   if (summary === undefined) return ['the coordinator never told how the run ended'];
   const found: string[] = [];
@@ -121,7 +128,7 @@ function ending({ events, plan }: Outcome): string[] {
 }
 
 /** The log verifies by the key it began with, and holds every round once, in order, with every site once. */
-function readLog({ runDir }: Outcome): LogRecord[] {
+function readLog(runDir: string): LogRecord[] {
   const { log } = runPaths(runDir);
   const first = JSON.parse(readFileSync(log, 'utf8').split('\n', 1)[0] ?? '{}') as Partial<{
     publicKey: string;
@@ -165,7 +172,7 @@ function members(log: readonly LogRecord[]) {
 }
 
 /** Every committed model is still there, and is the one that the log names. */
-function checkpoints({ runDir }: Outcome, log: readonly LogRecord[]): string[] {
+function checkpoints(runDir: string, log: readonly LogRecord[]): string[] {
   const found: string[] = [];
   const paths = runPaths(runDir);
   for (const { round, model } of commitsOf(log)) {
@@ -193,10 +200,10 @@ function inOrder<T extends { readonly name: string }>(tensors: readonly T[], fed
 }
 
 /** No round is reported as committed twice: neither to who listened, nor in metrics.jsonl. */
-function reports({ events, runDir }: Outcome, log: readonly LogRecord[]): string[] {
+function reports({ events }: Outcome, runDir: string, log: readonly LogRecord[]): string[] {
   const found: string[] = [];
   const said = events.flatMap(({ name, event }) =>
-    name === 'coordinator' ? [event as unknown as RunEvent] : [],
+    isCoordinator(name) ? [event as unknown as RunEvent] : [],
   );
   const written = readFileSync(runPaths(runDir).metrics, 'utf8')
     .split('\n')
@@ -226,15 +233,17 @@ const RUN_FILES =
 const STATE_FILES =
   /^(credential\.json|federation\.json|node\.key|records\.jsonl|lock\.\d+|models\/[0-9a-f]{64}\.frame|spool\/(train|evaluate)-\d{6}-[0-9a-f]{64}\.(json|update)|work\/[^/]+\.json)$/;
 
-function leftovers({ runDir, stateDirs }: Outcome): string[] {
+function leftovers(folder: string, named: RegExp, what: string): string[] {
+  return filesIn(folder)
+    .filter((file) => !named.test(file))
+    .map((file) => `${what} still has ${file}`);
+}
+
+function leftStates({ stateDirs }: Outcome): string[] {
   const found: string[] = [];
-  for (const file of filesIn(runDir)) {
-    if (!RUN_FILES.test(file)) found.push(`the run directory still has ${file}`);
-  }
   for (const [site, folder] of Object.entries(stateDirs)) {
     const files = filesIn(folder);
-    for (const file of files)
-      if (!STATE_FILES.test(file)) found.push(`the state folder of ${site} still has ${file}`);
+    found.push(...leftovers(folder, STATE_FILES, `the state folder of ${site}`));
     const locks = files.filter((file) => file.startsWith('lock.'));
     if (locks.length > 1) found.push(`the state folder of ${site} has ${locks.length} locks`);
     const models = files.filter((file) => file.startsWith('models/'));

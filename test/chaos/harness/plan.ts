@@ -8,8 +8,11 @@ import { TRANSPORTS, type TransportName } from './transports.ts';
 export const SITE_NAMES = ['harbour', 'island', 'meadow', 'ridge'] as const;
 export type SiteName = (typeof SITE_NAMES)[number];
 export type Party = 'coordinator' | SiteName;
-/** `trainer` is that of the first site, where it is a process of its own. */
-export type Victim = Party | 'trainer' | 'broker';
+/**
+ * `trainer` is that of the first site, where it is a process of its own. Of two coordinators, a signal to `coordinator`
+ * goes to the one that leads, and one to `standby` to the other.
+ */
+export type Victim = Party | 'trainer' | 'broker' | 'standby';
 
 export interface FederationPlan {
   readonly id: number;
@@ -99,15 +102,20 @@ export function planFederation(seed: number, id: number): FederationPlan {
 /** Run `run` (from 1) of the seed, over one of `transports`. */
 export function planRun(seed: number, run: number, transports: readonly TransportName[]): RunPlan {
   const transport = createDraw(seed, `transport ${run}`).oneOf(transports);
-  const broker = TRANSPORTS[transport].broker !== undefined;
+  const { broker, keepsRun } = TRANSPORTS[transport];
+  const around = { broker: broker !== undefined, standby: keepsRun === true };
   const draw = createDraw(seed, `run ${run}`);
   const federation = planFederation(seed, draw.whole(0, POOL_SIZE - 1));
   const count = draw.whole(1, MAX_FAULTS);
-  const faults = Array.from({ length: count }, () => drawFault(draw, federation, broker));
+  const faults = Array.from({ length: count }, () => drawFault(draw, federation, around));
   return { seed, run, transport, federation, faults };
 }
 
-function drawFault(draw: Draw, federation: FederationPlan, broker: boolean): Fault {
+function drawFault(
+  draw: Draw,
+  federation: FederationPlan,
+  { broker, standby }: { readonly broker: boolean; readonly standby: boolean },
+): Fault {
   const { sites, modelBytes } = federation;
   const when = drawMoment(draw, federation);
   const line = () => draw.oneOf<Party>(broker ? [...sites, 'coordinator'] : sites);
@@ -118,6 +126,8 @@ function drawFault(draw: Draw, federation: FederationPlan, broker: boolean): Fau
       ...sites,
       ...(federation.realTrainer ? (['trainer', 'trainer', 'trainer'] as const) : []),
       ...(broker ? (['broker', 'broker'] as const) : []),
+      // The leader's death is what the other is there for.
+      ...(standby ? (['coordinator', 'coordinator', 'coordinator', 'standby'] as const) : []),
     ]);
   const forMs = (low: number, high: number) => Math.round(draw.spread(low, high));
   const kind = draw.weighted<Fault['kind']>({

@@ -4,6 +4,7 @@
  */
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { createNatsUser } from '@tributary/shared-protocol/nats';
 import type { CoordinatorSetup } from '../../e2e/coordinator-process.ts';
 import type { WorkerSetup } from '../../e2e/worker-process.ts';
 import { type Disk, openDisk } from './disk.ts';
@@ -21,13 +22,16 @@ export interface FaultRecord {
   /** Millis since the run began; undefined when its moment never came, or nothing was there to be hit. */
   readonly struckMs: number | undefined;
   readonly healedMs: number | undefined;
+  /** The process that a signal went to, by name. */
+  readonly hit: string | undefined;
 }
 
 export interface Outcome {
   readonly plan: RunPlan;
   /** Of the run: `run` and one folder a site. */
   readonly folder: string;
-  readonly runDir: string;
+  /** One for each coordinator. */
+  readonly runDirs: readonly [string, ...string[]];
   readonly stateDirs: Readonly<Partial<Record<SiteName, string>>>;
   readonly durationMs: number;
   readonly faults: readonly FaultRecord[];
@@ -43,7 +47,7 @@ export interface Outcome {
 
 export interface PlayOptions {
   readonly signal?: AbortSignal;
-  /** What must not take longer. @default 60_000 millis */
+  /** What must not take longer. @default 60_000 millis, and twice that where a coordinator stands by */
   readonly limitMs?: number;
 }
 
@@ -57,7 +61,9 @@ export async function playRun(plan: RunPlan, stage: Stage, options: PlayOptions 
   const { federation, faults } = plan;
   const { sites } = federation;
   const folder = join(stage.root, `run-${plan.run}`);
+  const transport = TRANSPORTS[plan.transport];
   const runDir = join(folder, 'run');
+  const runDirs: [string, ...string[]] = transport.keepsRun ? [runDir, join(folder, 'standby')] : [runDir];
   const stateDirs = Object.fromEntries(sites.map((site) => [site, join(folder, site)])) as Record<
     SiteName,
     string
@@ -67,7 +73,6 @@ export async function playRun(plan: RunPlan, stage: Stage, options: PlayOptions 
   const random = createDraw(plan.seed, `line ${plan.run}`);
   const shared = await stage.federation(federation);
   const port = await steadyPort();
-  const transport = TRANSPORTS[plan.transport];
   // The port is the broker's where there is one: then the coordinator has a line to it as well.
   const lines = new Map<Party, Line>();
   for (const one of transport.broker ? (['coordinator', ...sites] as const) : sites)
@@ -84,9 +89,11 @@ export async function playRun(plan: RunPlan, stage: Stage, options: PlayOptions 
     fault,
     struckMs: undefined as number | undefined,
     healedMs: undefined as number | undefined,
+    hit: undefined as string | undefined,
   }));
   const timers = new Set<NodeJS.Timeout>();
   const healing = new Set<() => void>();
+  let leader = 'coordinator';
   let trainerPid: number | undefined;
   let coordinatorEnded = false;
   let brokerMayEnd = false;
@@ -102,7 +109,7 @@ export async function playRun(plan: RunPlan, stage: Stage, options: PlayOptions 
 
   function strike(record: (typeof records)[number]): void {
     const { fault } = record;
-    const undo = inflict(fault);
+    const undo = inflict(record);
     if (undo === undefined) return;
     record.struckMs = house.now();
     const heal = () => {
@@ -115,15 +122,20 @@ export async function playRun(plan: RunPlan, stage: Stage, options: PlayOptions 
   }
 
   /** Does the deed and returns what takes it back; undefined when there was nothing to be hit. */
-  function inflict(fault: Fault): (() => void) | undefined {
+  function inflict(record: (typeof records)[number]): (() => void) | undefined {
+    const { fault } = record;
     switch (fault.kind) {
       case 'kill':
-        if (!signalTo(fault.victim, 'SIGKILL')) return undefined;
-        house.restartAfter(fault.victim, fault.restartMs);
+        record.hit = processOf(fault.victim);
+        if (!signalTo(record.hit, 'SIGKILL')) return undefined;
+        house.restartAfter(record.hit, fault.restartMs);
         return () => {};
-      case 'freeze':
-        if (!signalTo(fault.victim, 'SIGSTOP')) return undefined;
-        return () => void signalTo(fault.victim, 'SIGCONT');
+      case 'freeze': {
+        const hit = processOf(fault.victim);
+        record.hit = hit;
+        if (!signalTo(hit, 'SIGSTOP')) return undefined;
+        return () => void signalTo(hit, 'SIGCONT');
+      }
       case 'full disk': {
         const disk = disks.get(fault.victim);
         if (disk === undefined || stage.diskKind === 'none') return undefined;
@@ -158,7 +170,13 @@ export async function playRun(plan: RunPlan, stage: Stage, options: PlayOptions 
     return () => line?.shape(better);
   }
 
-  function signalTo(victim: Fault['victim'], signal: NodeJS.Signals): boolean {
+  function processOf(victim: Fault['victim']): string {
+    if (victim === 'coordinator') return leader;
+    if (victim === 'standby') return leader === 'standby' ? 'coordinator' : 'standby';
+    return victim;
+  }
+
+  function signalTo(victim: string, signal: NodeJS.Signals): boolean {
     if (victim !== 'trainer') return house.signal(victim, signal);
     if (trainerPid === undefined) return false;
     try {
@@ -180,7 +198,9 @@ export async function playRun(plan: RunPlan, stage: Stage, options: PlayOptions 
   house.onEvent((name, event) => {
     speaking.add(name);
     if (event.type === 'trainer') trainerPid = event['pid'] as number;
-    const said = `${name}|${event.type}`;
+    if (event.type === 'leading') leader = name;
+    // Faults wait for what a coordinator says, whichever it is.
+    const said = `${name === 'standby' ? 'coordinator' : name}|${event.type}`;
     const nth = (counts.get(said) ?? 0) + 1;
     counts.set(said, nth);
     for (const record of waitsFor.get(`${said}|${nth}`) ?? []) {
@@ -204,21 +224,25 @@ export async function playRun(plan: RunPlan, stage: Stage, options: PlayOptions 
     });
   });
   const watched = federation.watched !== undefined;
-  const setup: CoordinatorSetup = {
+  const setup: Omit<CoordinatorSetup, 'runDir'> = {
     ...shared,
-    runDir,
     port,
     preferredChunkBytes: federation.chunkBytes,
     watched,
-    ...(transport.broker ? { nats: transport.broker.address(lines.get('coordinator')!.port) } : {}),
+    ...(transport.keepsRun ? { store: { nkeySeed: createNatsUser().seed } } : {}),
   };
-  const broker = transport.broker && startBroker(transport.broker.command({ port }));
+  const broker =
+    transport.broker && startBroker(transport.broker.command({ port, folder: join(folder, 'broker') }));
   await broker?.ready;
-  const coordinator = house
-    .keep('coordinator', { program: stage.program('coordinator-process'), setup }, () => false)
-    .then(() => {
-      coordinatorEnded = true;
-    });
+  /** Each has a folder of its own; the second one's line is never worse than perfect. */
+  const coordinators = (['coordinator', 'standby'] as const).slice(0, runDirs.length).map((name, i) => {
+    const nats = transport.broker?.address(lines.get(name as Party)?.port ?? port);
+    const own: CoordinatorSetup = { ...setup, runDir: runDirs[i]!, ...(nats === undefined ? {} : { nats }) };
+    return house.keep(name, { program: stage.program('coordinator-process'), setup: own }, () => false);
+  });
+  const coordinator = Promise.all(coordinators).then(() => {
+    coordinatorEnded = true;
+  });
   const atSites = Promise.all(
     sites.map(async (site, i) => {
       const invite = transport.throughLine(await invited, lines.get(site)!.port);
@@ -253,7 +277,8 @@ export async function playRun(plan: RunPlan, stage: Stage, options: PlayOptions 
     return { ready: Promise.race([ready, ended]), ended };
   }
 
-  const { limitMs = 60_000, signal } = options;
+  // A coordinator that stands by goes on only once the leader's time is up.
+  const { limitMs = transport.keepsRun ? 120_000 : 60_000, signal } = options;
   let hung: string | undefined;
   try {
     hung = await within(limitMs, signal, coordinator);
@@ -286,7 +311,7 @@ export async function playRun(plan: RunPlan, stage: Stage, options: PlayOptions 
   return {
     plan,
     folder,
-    runDir,
+    runDirs,
     stateDirs,
     durationMs,
     faults: records,

@@ -9,7 +9,7 @@ export function runLine(result: RunResult): string {
   const deeds = faults.map(({ fault, struckMs }) =>
     struckMs === undefined ? `(${describeFault(fault)})` : describeFault(fault),
   );
-  return `${String(plan.run).padStart(5)}  ${mark}  ${plan.transport.padEnd(8)}  ${seconds(durationMs).padStart(6)}  ${deeds.join('; ')}`;
+  return `${String(plan.run).padStart(5)}  ${mark}  ${plan.transport.padEnd(9)}  ${seconds(durationMs).padStart(6)}  ${deeds.join('; ')}`;
 }
 
 /** What to know of a run that went wrong, and how to see it again. */
@@ -96,6 +96,7 @@ function whose(victim: string): string {
     case 'coordinator':
     case 'trainer':
     case 'broker':
+    case 'standby':
       return `, ${victim}`;
     default:
       return ', site';

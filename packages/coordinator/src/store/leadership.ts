@@ -2,7 +2,7 @@
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import type { KV } from '@nats-io/kv';
 import type { ObjectStore } from '@nats-io/obj';
-import { sha256 } from '@tributary/shared-protocol';
+import { type SigningKey, sha256 } from '@tributary/shared-protocol';
 import { globalModel, readCheckpoint } from '../checkpoint.ts';
 import type { TensorShape } from '../config/resolve.ts';
 import { CoordinatorError } from '../errors.ts';
@@ -12,6 +12,7 @@ import type { LogRecord } from '../run/log.ts';
 import { replay } from '../run/records.ts';
 import type { Lease } from './lease.ts';
 import { createLineQueue } from './line-queue.ts';
+import { patiently } from './patience.ts';
 import { restoreLog } from './restore-log.ts';
 import type { Seal } from './seal.ts';
 import type { Leadership } from './store.ts';
@@ -28,7 +29,6 @@ export interface LeadershipOptions {
 }
 
 const LOG_KEY = 'log-key';
-const RETRY_MS = 500;
 
 export function createLeadership(options: LeadershipOptions): Leadership {
   const { lease, log, kv, objects, seal, store } = options;
@@ -45,7 +45,7 @@ export function createLeadership(options: LeadershipOptions): Leadership {
   let paths: RunPaths | undefined;
 
   async function readKey(): Promise<string | undefined> {
-    const entry = await kv.get(LOG_KEY);
+    const entry = await patiently(() => kv.get(LOG_KEY), signal);
     keyRevision = entry?.revision ?? 0;
     if (entry === null || log.lines.length === 0) return undefined;
     const pem = seal.open(LOG_KEY, entry.value);
@@ -56,13 +56,21 @@ export function createLeadership(options: LeadershipOptions): Leadership {
     );
   }
 
+  /** Only over what was there when this term began: what a later leader has written stays. */
+  async function keepKey(key: SigningKey): Promise<void> {
+    const entry = await kv.get(LOG_KEY);
+    if (entry && seal.open(LOG_KEY, entry.value) === key.pem) return;
+    const sealed = seal.seal(LOG_KEY, key.pem);
+    await (keyRevision === 0 ? kv.create(LOG_KEY, sealed) : kv.update(LOG_KEY, sealed, keyRevision));
+  }
+
   async function fetchCheckpoint(
     path: string,
     { round, model }: { readonly round: number; readonly model: string },
     shapes: readonly TensorShape[],
   ): Promise<void> {
     if (existsSync(path) && holds(path, shapes, model)) return;
-    const bytes = await objects.getBlob(objectName(round, model));
+    const bytes = await patiently(() => objects.getBlob(objectName(round, model)), signal);
     if (bytes !== null) await writeFileAtomic(path, [bytes]);
     if (bytes === null || !holds(path, shapes, model)) {
       rmSync(path, { force: true });
@@ -76,16 +84,9 @@ export function createLeadership(options: LeadershipOptions): Leadership {
   async function keep(round: number, model: string): Promise<void> {
     const name = objectName(round, model);
     const bytes = readFileSync(folder().checkpoint(round));
-    for (;;) {
-      signal.throwIfAborted();
-      try {
-        if ((await objects.info(name)) === null) await objects.putBlob({ name }, bytes);
-        return;
-      } catch {
-        // The server is away for a moment: until it is back, or another leads.
-      }
-      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
-    }
+    await patiently(async () => {
+      if ((await objects.info(name)) === null) await objects.putBlob({ name }, bytes);
+    }, signal);
   }
 
   function append(record: LogRecord): void {
@@ -115,8 +116,7 @@ export function createLeadership(options: LeadershipOptions): Leadership {
     },
     async begin({ records, key }) {
       if (log.lines.length === 0) {
-        const sealed = seal.seal(LOG_KEY, key.pem);
-        await (keyRevision === 0 ? kv.create(LOG_KEY, sealed) : kv.update(LOG_KEY, sealed, keyRevision));
+        await patiently(() => keepKey(key), signal);
       }
       for (const record of records.slice(log.lines.length)) {
         if (record.type === 'run-started') await keep(0, record.initial);

@@ -31,7 +31,8 @@ const WRONG_SEQUENCE: ReadonlySet<number> = new Set([
 /** Of a mark; a line of the log is never empty. */
 const EMPTY = new Uint8Array(0);
 const RETRY_MS = 250;
-const MAX_ATTEMPTS = 20;
+const PAUSE_MS = 500;
+const MAX_ATTEMPTS = 30;
 
 /** Reads the stream to its end and makes this process its only writer. */
 export async function takeStoredLog(
@@ -54,7 +55,7 @@ export async function takeStoredLog(
       // A former leader has added something meanwhile; or an answer was lost, and then our mark is read like any other.
       if (errorCode(error) === 'FED_STORE_DAMAGED' || attempt === MAX_ATTEMPTS) throw error;
     }
-    await pause(RETRY_MS);
+    await pause(PAUSE_MS);
   }
   return { lines, append };
 
