@@ -7,6 +7,7 @@ import {
   type Leadership,
   type RunStore,
   resolveFederation,
+  runPaths,
 } from '@tributary/coordinator';
 import { createJetStreamStore } from '@tributary/coordinator/jetstream';
 import { decodeFrame, errorCode } from '@tributary/shared-protocol';
@@ -53,6 +54,7 @@ try {
     store = await createJetStreamStore({ url: nats, credentials: { nkeySeed }, ...(ca ? { ca } : {}) });
     leadership = await store.lead({
       signal: stop.signal,
+      follow: { paths: runPaths(setup.runDir), federation: resolveFederation(setup.config, artifact) },
       onStandby: (leader) => report({ type: 'standing-by', ...leader }),
     });
     report({ type: 'leading', term: leadership.term });

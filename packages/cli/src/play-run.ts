@@ -6,6 +6,7 @@ import {
   type Leadership,
   type RunStore,
   type RunSummary,
+  runPaths,
 } from '@tributary/coordinator';
 import type { RunEvent } from '@tributary/shared-protocol';
 import { type CliContext, printJson } from './context.ts';
@@ -123,6 +124,7 @@ export async function playRun(
     try {
       const leadership = await from.lead({
         signal: context.signal,
+        follow: { paths: runPaths(runDir), federation },
         onStandby: ({ term, where }) =>
           say(
             { type: 'standing-by', term, leader: where },

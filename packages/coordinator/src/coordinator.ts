@@ -198,6 +198,13 @@ async function start(
     },
   };
   for (const message of told) context.emit({ type: 'warning', message });
+  leadership?.onDoubt((inDoubt) => {
+    const message = inDoubt
+      ? 'the NATS server does not answer, or does not take anything into the run’s store: this coordinator keeps silent until it knows whether it still leads; sites wait'
+      : 'the NATS server answers again, and this coordinator still leads: the run goes on';
+    // Not by `emit`, which may be waiting for that very server.
+    options.onEvent?.({ at: now(), type: 'warning', message });
+  });
 
   if (state.runId === '') await beginRun(context, artifact, log.key.publicKey, strategy.init);
   const resumed = log.records.some((r) => r.type === 'run-started');

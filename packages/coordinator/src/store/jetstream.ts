@@ -16,6 +16,8 @@ import { Objm } from '@nats-io/obj';
 import { serverAddresses } from '@tributary/shared-protocol';
 import { connectNatsServer, type NatsCredentials, natsPrefix, seedOf } from '@tributary/shared-protocol/nats';
 import { CoordinatorError } from '../errors.ts';
+import { createStoredCheckpoints } from './checkpoints.ts';
+import { followRun } from './follow.ts';
 import { createLeadership } from './leadership.ts';
 import { takeLease } from './lease.ts';
 import { storeNames } from './names.ts';
@@ -57,16 +59,20 @@ export async function createJetStreamStore(options: JetStreamStoreOptions): Prom
     const js = jetstream(connection, { timeout: TIMEOUT_MS });
     const replicas = options.replicas ?? (await copiesOf(jsm, names, url));
     const kv = await new Kvm(js).create(names.bucket, { history: 1, replicas });
-    const objects = await new Objm(js).create(names.files, { replicas });
+    const checkpoints = createStoredCheckpoints(await new Objm(js).create(names.files, { replicas }), url);
     await keepStream(jsm, names, replicas);
     const where = `${hostname()}, process ${process.pid}`;
     return {
       async lead(asked = {}) {
         const holder = randomBytes(12).toString('hex');
-        const lease = await takeLease({ kv, where, holder, leaseMs }, asked);
+        const following = new AbortController();
+        const followed =
+          asked.follow && followRun({ js, jsm, names, checkpoints }, asked.follow, following.signal);
+        const lease = await takeLease({ kv, where, holder, leaseMs }, asked).finally(() => following.abort());
+        await followed;
         try {
           const log = await takeStoredLog(js, jsm, names);
-          return createLeadership({ lease, log, kv, objects, seal, store: url });
+          return createLeadership({ lease, log, kv, checkpoints, seal, store: url });
         } catch (error) {
           await lease.release();
           throw error;

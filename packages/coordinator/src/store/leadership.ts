@@ -1,15 +1,10 @@
 /** What a leader does with its store: brings its folder up to it, and has it keep what the run adds. */
-import { existsSync, readFileSync, rmSync } from 'node:fs';
 import type { KV } from '@nats-io/kv';
-import type { ObjectStore } from '@nats-io/obj';
-import { type SigningKey, sha256 } from '@tributary/shared-protocol';
-import { globalModel, readCheckpoint } from '../checkpoint.ts';
-import type { TensorShape } from '../config/resolve.ts';
+import type { SigningKey } from '@tributary/shared-protocol';
 import { CoordinatorError } from '../errors.ts';
-import { writeFileAtomic } from '../run/atomic-file.ts';
 import type { RunPaths } from '../run/directory.ts';
 import type { LogRecord } from '../run/log.ts';
-import { replay } from '../run/records.ts';
+import { modelsIn, type StoredCheckpoints } from './checkpoints.ts';
 import type { Lease } from './lease.ts';
 import { createLineQueue } from './line-queue.ts';
 import { patiently } from './patience.ts';
@@ -22,7 +17,7 @@ export interface LeadershipOptions {
   readonly lease: Lease;
   readonly log: StoredLog;
   readonly kv: KV;
-  readonly objects: ObjectStore;
+  readonly checkpoints: StoredCheckpoints;
   readonly seal: Seal;
   /** Its address, for messages. */
   readonly store: string;
@@ -31,7 +26,7 @@ export interface LeadershipOptions {
 const LOG_KEY = 'log-key';
 
 export function createLeadership(options: LeadershipOptions): Leadership {
-  const { lease, log, kv, objects, seal, store } = options;
+  const { lease, log, kv, checkpoints, seal, store } = options;
   const { signal } = lease;
   const queue = createLineQueue(
     (line) => log.append(line, signal),
@@ -64,31 +59,6 @@ export function createLeadership(options: LeadershipOptions): Leadership {
     await (keyRevision === 0 ? kv.create(LOG_KEY, sealed) : kv.update(LOG_KEY, sealed, keyRevision));
   }
 
-  async function fetchCheckpoint(
-    path: string,
-    { round, model }: { readonly round: number; readonly model: string },
-    shapes: readonly TensorShape[],
-  ): Promise<void> {
-    if (existsSync(path) && holds(path, shapes, model)) return;
-    const bytes = await patiently(() => objects.getBlob(objectName(round, model)), signal);
-    if (bytes !== null) await writeFileAtomic(path, [bytes]);
-    if (bytes === null || !holds(path, shapes, model)) {
-      rmSync(path, { force: true });
-      throw new CoordinatorError(
-        'FED_STORE_DAMAGED',
-        `${store}: the store has no checkpoint of round ${round} that fits the log; restore ${path} from a copy on another machine`,
-      );
-    }
-  }
-
-  async function keep(round: number, model: string): Promise<void> {
-    const name = objectName(round, model);
-    const bytes = readFileSync(folder().checkpoint(round));
-    await patiently(async () => {
-      if ((await objects.info(name)) === null) await objects.putBlob({ name }, bytes);
-    }, signal);
-  }
-
   function append(record: LogRecord): void {
     signal.throwIfAborted();
     queue.add(Buffer.from(JSON.stringify(record)));
@@ -103,15 +73,15 @@ export function createLeadership(options: LeadershipOptions): Leadership {
     term: lease.term,
     signal,
     leads: lease.isValid,
+    onDoubt: lease.onDoubt,
     async restore(into, federation) {
       paths = into;
       const pem = await readKey();
-      const told = await restoreLog(into, federation, log.lines, pem, store);
-      if (log.lines.length === 0) return told;
-      const state = replay(log.lines.map((line) => JSON.parse(Buffer.from(line).toString('utf8'))));
-      if (state.runId === '') return told;
-      const models = [{ round: 0, model: state.initial }, ...state.commits];
-      for (const one of models) await fetchCheckpoint(into.checkpoint(one.round), one, federation.tensors);
+      const { told, common } = await restoreLog(into, federation, log.lines, pem, store);
+      // Those of lines that the folder had already were looked at when they were written.
+      const records = log.lines.map((line) => JSON.parse(Buffer.from(line).toString('utf8')) as LogRecord);
+      const models = [...modelsIn(records.slice(common)), ...modelsIn(records).slice(-1)];
+      for (const one of models) await checkpoints.fetch(into, one, federation, signal);
       return told;
     },
     async begin({ records, key }) {
@@ -119,13 +89,12 @@ export function createLeadership(options: LeadershipOptions): Leadership {
         await patiently(() => keepKey(key), signal);
       }
       for (const record of records.slice(log.lines.length)) {
-        if (record.type === 'run-started') await keep(0, record.initial);
-        else if (record.type === 'committed') await keep(record.round, record.model);
+        for (const one of modelsIn([record])) await checkpoints.keep(folder(), one, signal);
         append(record);
       }
       await queue.settled();
     },
-    keepCheckpoint: keep,
+    keepCheckpoint: (round, model) => checkpoints.keep(folder(), { round, model }, signal),
     append,
     settled: queue.settled,
     get busy() {
@@ -133,18 +102,4 @@ export function createLeadership(options: LeadershipOptions): Leadership {
     },
     release: lease.release,
   };
-}
-
-/** The digest is in the name: what a former leader still writes is another object. */
-function objectName(round: number, model: string): string {
-  return `round-${String(round).padStart(4, '0')}-${model.slice(0, 32)}`;
-}
-
-function holds(path: string, shapes: readonly TensorShape[], model: string): boolean {
-  try {
-    return sha256(globalModel(readCheckpoint(path, shapes).tensors).frame) === model;
-  } catch {
-    // Not a checkpoint of this model at all.
-    return false;
-  }
 }

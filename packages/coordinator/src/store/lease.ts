@@ -23,6 +23,8 @@ export interface Lease {
   readonly signal: AbortSignal;
   /** Whether the lease is this process's for certain. */
   isValid(): boolean;
+  /** Called when it has run out and the server does not say whose it is, and when that is over; must not throw. */
+  onDoubt(listener: (inDoubt: boolean) => void): void;
   /** Says that it is lost, for another reason than that another has it. */
   lose(error: CoordinatorError): void;
   release(ended?: string): Promise<void>;
@@ -93,6 +95,8 @@ function hold(
   let validUntil = start.startedAt + leaseMs * MARGIN;
   const lost = new AbortController();
   const over = new AbortController();
+  let tell: (inDoubt: boolean) => void = () => {};
+  let inDoubt = false;
   const renewing = renewAll();
 
   async function renewAll(): Promise<void> {
@@ -104,15 +108,27 @@ function hold(
       if (next !== undefined) {
         revision = next;
         validUntil = startedAt + leaseMs * MARGIN;
+        doubt(false);
         continue;
       }
       const found = await read(kv);
-      if (found === 'unknown') continue;
+      if (found === 'unknown') {
+        doubt(performance.now() >= validUntil);
+        continue;
+      }
       const { entry } = found;
       // An answer of ours that got lost.
-      if (entry?.holder === holder && entry.term === term) revision = found.revision;
-      else lose(lostTo(entry));
+      if (entry?.holder === holder && entry.term === term) {
+        revision = found.revision;
+        doubt(performance.now() >= validUntil);
+      } else lose(lostTo(entry));
     }
+  }
+
+  function doubt(now: boolean): void {
+    if (now === inDoubt) return;
+    inDoubt = now;
+    tell(now);
   }
 
   function lose(error: CoordinatorError): void {
@@ -123,6 +139,9 @@ function hold(
     term,
     signal: lost.signal,
     isValid: () => !lost.signal.aborted && !over.signal.aborted && performance.now() < validUntil,
+    onDoubt(listener) {
+      tell = listener;
+    },
     lose,
     async release(ended) {
       if (over.signal.aborted) return;

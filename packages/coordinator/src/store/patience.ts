@@ -33,7 +33,8 @@ const PASSING: ReadonlySet<string> = new Set([
   'JetStreamStatusError',
 ]);
 
-function isPassing(error: unknown): boolean {
+/** Whether asking again may help. */
+export function isPassing(error: unknown): boolean {
   if (error instanceof JetStreamApiError) return error.status >= 500;
   return error instanceof Error && (PASSING.has(error.name) || /timeout|no responders/i.test(error.message));
 }

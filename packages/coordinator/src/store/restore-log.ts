@@ -11,8 +11,15 @@ import { checkChain } from '../run/chain.ts';
 import type { RunPaths } from '../run/directory.ts';
 import { openHead } from '../run/head.ts';
 
+export interface RestoredLog {
+  /** What a person should know. */
+  readonly told: string[];
+  /** Lines, from the first, that the folder had already. */
+  readonly common: number;
+}
+
 /**
- * `pem` is the run's key as the store has it. Resolves with what a person should know.
+ * `pem` is the run's key as the store has it.
  *
  * @throws CoordinatorError FED_STORE_OTHER_RUN, FED_STORE_DAMAGED, FED_RUN_CONFIG_CHANGED, FED_RUN_STORAGE
  */
@@ -22,8 +29,8 @@ export async function restoreLog(
   lines: readonly Uint8Array[],
   pem: string | undefined,
   store: string,
-): Promise<string[]> {
-  if (lines.length === 0) return [];
+): Promise<RestoredLog> {
+  if (lines.length === 0) return { told: [], common: 0 };
   if (pem === undefined)
     throw new CoordinatorError('FED_STORE_DAMAGED', `${store}: the store has a log, but not the run's key`);
   const stored = Buffer.concat(lines.flatMap((line) => [line, NEWLINE]));
@@ -49,7 +56,7 @@ export async function restoreLog(
       `${paths.root} holds another run than the store at ${store}; choose another runDir for this one, or end the address with another prefix`,
     );
   }
-  if (common === lines.length) return [];
+  if (common === lines.length) return { told: [], common };
   await writeFileAtomic(paths.key, [Buffer.from(pem)], { mode: 0o600 });
   // The head goes first and comes last: without one, a crash in between is seen.
   rmSync(paths.head, { force: true });
@@ -58,11 +65,13 @@ export async function restoreLog(
   const head = await openHead(paths.head, key, { seq: last.seq, hash: last.hash, at: last.at });
   head.close();
   const own = local.subarray(0, local.lastIndexOf(10) + 1).filter((byte) => byte === 10).byteLength - common;
-  return own === 0
-    ? []
-    : [
-        `${own} ${own === 1 ? 'line' : 'lines'} at the end of ${paths.log} had not reached the store when another coordinator took over, so nobody had heard of them; the log now is the store's`,
-      ];
+  const told =
+    own === 0
+      ? []
+      : [
+          `${own} ${own === 1 ? 'line' : 'lines'} at the end of ${paths.log} had not reached the store when another coordinator took over, so nobody had heard of them; the log now is the store's`,
+        ];
+  return { told, common };
 }
 
 const EMPTY = Buffer.alloc(0);

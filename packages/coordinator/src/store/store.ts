@@ -22,6 +22,8 @@ export interface RunStore {
 
 export interface LeadOptions {
   readonly signal?: AbortSignal;
+  /** A folder that is kept up to date while another leads. @default none */
+  readonly follow?: { readonly paths: RunPaths; readonly federation: ResolvedFederation };
   /** Called when another leads, and when that other changes; must not throw. */
   readonly onStandby?: (leader: Leader) => void;
 }
@@ -40,6 +42,8 @@ export interface Leadership {
   readonly signal: AbortSignal;
   /** Whether nobody else can lead at this moment. While it is false, this coordinator keeps silent. */
   leads(): boolean;
+  /** Called when it falls silent because the store does not answer, and when that is over; must not throw. */
+  onDoubt(listener: (inDoubt: boolean) => void): void;
   /**
    * Brings the run directory to what the store has, before the log in it is opened. Resolves with what a person should
    * know. Rejects with FED_STORE_OTHER_RUN, FED_STORE_DAMAGED, FED_RUN_CONFIG_CHANGED or FED_RUN_STORAGE.

@@ -12,14 +12,15 @@ import {
 import { errorCode } from '@tributary/shared-protocol';
 import { CoordinatorError } from '../errors.ts';
 import type { StoreNames } from './names.ts';
+import { isPassing } from './patience.ts';
 
 export interface StoredLog {
   /** The lines that were there when this writer took over. */
   readonly lines: readonly Uint8Array[];
   /**
    * Resolves once the line is in the stream, however often the server has to be asked. Rejects with
-   * FED_STORE_LEASE_LOST when another writer has taken over, FED_STORE_DAMAGED when the stream has lost lines, or the
-   * signal's reason.
+   * FED_STORE_LEASE_LOST when another writer has taken over, FED_STORE_DAMAGED when the stream has lost lines,
+   * FED_STORE_UNAVAILABLE when the server refuses it for good, or the signal's reason.
    */
   append(line: Uint8Array, signal: AbortSignal): Promise<void>;
 }
@@ -73,6 +74,8 @@ export async function takeStoredLog(
         }
         if (found === 'another') throw fenced(isWrongSequence(error) ? error : undefined);
         if (found === 'less') throw lacking(stream, undefined, at);
+        if (found === 'nothing' && !isPassing(error) && !isWrongSequence(error))
+          throw refused(stream, line, error);
       }
       await pause(RETRY_MS);
     }
@@ -94,7 +97,7 @@ export async function takeStoredLog(
 }
 
 /** The data of the messages with numbers from `first` to `last`. */
-async function readFrom(
+export async function readFrom(
   js: JetStreamClient,
   stream: string,
   first: number,
@@ -121,6 +124,14 @@ async function readFrom(
 
 function isWrongSequence(error: unknown): boolean {
   return error instanceof JetStreamApiError && WRONG_SEQUENCE.has(error.code);
+}
+
+function refused(stream: string, line: Uint8Array, error: unknown): CoordinatorError {
+  return new CoordinatorError(
+    'FED_STORE_UNAVAILABLE',
+    `the NATS server refuses a line of the log of ${line.byteLength} bytes (${(error as Error).message}); look at the limits of ${stream} and at max_payload in its configuration. Nothing that was committed is lost: the same command goes on`,
+    { cause: error },
+  );
 }
 
 function fenced(cause: unknown): CoordinatorError {

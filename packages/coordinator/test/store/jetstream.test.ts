@@ -1,13 +1,20 @@
 /** A run that is kept in a real nats-server's JetStream: who leads, what a new leader finds, and what a former one can't do. */
-import { cpSync, readFileSync } from 'node:fs';
+import { cpSync, existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createNatsUser } from '@tributary/shared-protocol/nats';
 import { withCode } from '@tributary/testkit';
 import { type NatsServer, natsServerMissing, startNatsServer } from '@tributary/testkit/nats-server';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { type Leadership, type RunStore, runPaths, storePermissions, verifyRun } from '../../src/index.ts';
+import {
+  type Leadership,
+  type RunStore,
+  resolveFederation,
+  runPaths,
+  storePermissions,
+  verifyRun,
+} from '../../src/index.ts';
 import { createJetStreamStore } from '../../src/store/jetstream.ts';
-import { adds, startRun, type TestRun, temporaryDir } from '../federation.ts';
+import { adds, artifact, baseConfig, startRun, type TestRun, temporaryDir } from '../federation.ts';
 
 const missing = natsServerMissing();
 if (missing !== undefined) test.skip(`store: ${missing}`, () => {});
@@ -101,6 +108,23 @@ describe.skipIf(missing !== undefined)('createJetStreamStore', () => {
     );
   });
 
+  test('who stands by has the checkpoints before it leads', async () => {
+    const url = fresh();
+    const [first, second] = [await open(url), await open(url)];
+    const [a, b] = [temporaryDir(), temporaryDir()];
+    const leader = await startRun({}, { runDir: a, leadership: await first.lead() });
+    await joinBoth(leader);
+    await leader.coordinator.run();
+    const stop = new AbortController();
+    const federation = resolveFederation(baseConfig, artifact);
+    const next = second.lead({ signal: stop.signal, follow: { paths: runPaths(b), federation } });
+    const files = [0, 1, 2].map((round) => runPaths(b).checkpoint(round));
+    await expect.poll(() => files.filter((file) => existsSync(file)), { timeout: 20_000 }).toEqual(files);
+    stop.abort(new Error('seen enough'));
+    await expect(next).rejects.toThrow('seen enough');
+    expect(readFileSync(files[2]!).equals(readFileSync(runPaths(a).checkpoint(2)))).toBe(true);
+  });
+
   test('a leader whose line comes after another has taken over is refused, and ends', async () => {
     const url = fresh();
     const [first, second] = [await open(url, { leaseMs: 60_000 }), await open(url, { leaseMs: 200 })];
@@ -157,6 +181,38 @@ describe.skipIf(missing !== undefined)('createJetStreamStore', () => {
       withCode('FED_STORE_OTHER_RUN'),
     );
     expect(readFileSync(join(other, 'log.jsonl'), 'utf8')).toBe(before);
+  });
+
+  test('a line that the server refuses for good ends the run, with what to look at', async () => {
+    const narrow = await startNatsServer({ config: `${JETSTREAM}\nmax_payload: 4096` });
+    onTestFinished(() => narrow.stop());
+    const store = await open(`nats://127.0.0.1:${narrow.port}/wards`);
+    const run = await startRun({}, { leadership: await store.lead() });
+    await joinBoth(run);
+    const end = run.coordinator.run();
+    end.catch(() => undefined);
+    run.coordinator.revoke('south', 'x'.repeat(5000));
+    await expect(end).rejects.toMatchObject({
+      ...withCode('FED_STORE_UNAVAILABLE'),
+      message: expect.stringContaining('max_payload'),
+    });
+  });
+
+  test('a leader whose server is away says so, keeps silent, and goes on when it is back and nobody has taken over', async () => {
+    const shaky = await startNatsServer({ config: JETSTREAM });
+    onTestFinished(() => shaky.stop());
+    const store = await open(`nats://127.0.0.1:${shaky.port}/wards`, { leaseMs: 500 });
+    const leadership = await store.lead();
+    const run = await startRun({}, { leadership });
+    process.kill(shaky.pid, 'SIGSTOP');
+    const silent = await run.event('warning', ({ message }) => message.includes('keeps silent'));
+    expect(silent.message).toContain('does not answer');
+    expect(leadership.leads()).toBe(false);
+    process.kill(shaky.pid, 'SIGCONT');
+    await run.event('warning', ({ message }) => message.includes('still leads: the run goes on'));
+    expect(leadership.leads()).toBe(true);
+    await joinBoth(run);
+    expect(await run.coordinator.run()).toMatchObject({ rounds: 2, reason: 'rounds' });
   });
 
   test('who stands by is told when the leader ends the run on purpose, and does not go on with it', async () => {
