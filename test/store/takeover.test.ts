@@ -46,14 +46,7 @@ describe.skipIf(missing !== undefined)('a federation whose run is kept in JetStr
   afterAll(() => rm(root, { recursive: true, force: true }));
 
   test('whose leader is killed in the middle of a round: the stand-by completes that round, and the weights are the same', async () => {
-    const federation = await open();
-    const leader = federation.coordinator('a');
-    const invite = await inviteOf(leader);
-    const standby = federation.coordinator('b');
-    await standby.seen(is('standing-by'));
-    federation.sites(invite);
-    // In the middle: one of two updates of round 2 is accepted.
-    await leader.seen((event) => event.type === 'update-accepted' && event.round === 2);
+    const { federation, leader, standby } = await inTheMiddle();
     leader.kill('SIGKILL');
     const killedAt = performance.now();
     await leader.exited;
@@ -71,13 +64,7 @@ describe.skipIf(missing !== undefined)('a federation whose run is kept in JetStr
   }, 90_000);
 
   test('whose leader is frozen, and wakes up once another leads: it ends, and nothing is there twice', async () => {
-    const federation = await open();
-    const leader = federation.coordinator('a');
-    const invite = await inviteOf(leader);
-    const standby = federation.coordinator('b');
-    await standby.seen(is('standing-by'));
-    federation.sites(invite);
-    await leader.seen((event) => event.type === 'update-accepted' && event.round === 2);
+    const { federation, leader, standby } = await inTheMiddle();
     leader.kill('SIGSTOP');
     await standby.seen((event) => event.type === 'update-accepted');
     leader.kill('SIGCONT');
@@ -139,6 +126,18 @@ async function open() {
       }
     },
   };
+}
+
+/** A federation with a leader and a stand-by, where one of two updates of round 2 is accepted. */
+async function inTheMiddle() {
+  const federation = await open();
+  const leader = federation.coordinator('a');
+  const invite = await inviteOf(leader);
+  const standby = federation.coordinator('b');
+  await standby.seen(is('standing-by'));
+  federation.sites(invite);
+  await leader.seen((event) => event.type === 'update-accepted' && event.round === 2);
+  return { federation, leader, standby };
 }
 
 /** At the end of the test, or of all when it is opened outside of one. */

@@ -2,11 +2,9 @@
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { openDigits, writeDigits } from '../src/demo/digits.ts';
-import { splitDigits } from '../src/demo/split.ts';
 import { type CliProcess, run, start } from './support.ts';
+import { writeTwoSites } from './two-sites.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'tributary-federation-'));
 const runDir = join(dir, 'runs', 'pair');
@@ -32,17 +30,8 @@ const join_ = (name: string, invite: string, data = name) =>
 let image = '';
 
 beforeAll(async () => {
-  const digits = await openDigits([fileURLToPath(new URL('../../../', import.meta.url))]);
-  const split = splitDigits({
-    seed: 1,
-    sites: ['east', 'west'],
-    counts: digits.counts,
-    digits: [0, 1],
-    perDigit: 80,
-    concentration: 5,
-  });
-  await writeDigits({ dir: join(dir, 'data'), files: split.files, digits: async () => digits });
-  image = join('data', split.files.find(({ path, digit }) => path.startsWith('test/') && digit === 0)!.path);
+  const files = await writeTwoSites(join(dir, 'data'), 80);
+  image = join('data', files.find(({ path, digit }) => path.startsWith('test/') && digit === 0)!.path);
   const config = {
     name: 'pair',
     model: 'image-cnn-small',

@@ -10,10 +10,9 @@ import { COORDINATOR_ERROR_CODES, configSchema } from '@tributary/coordinator';
 import { PROTOCOL_ERROR_CODES } from '@tributary/shared-protocol';
 import { WORKER_ERROR_CODES } from '@tributary/worker';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { openDigits, writeDigits } from '../src/demo/digits.ts';
-import { splitDigits } from '../src/demo/split.ts';
 import { commandsIn, readPage, wordsOf } from './documents.ts';
 import { type Captured, type CliProcess, ROOT, run, startWith } from './support.ts';
+import { writeTwoSites } from './two-sites.ts';
 
 const LEAD = readPage('docs/how-to/lead.md');
 const SITE = readPage('docs/how-to/site.md');
@@ -66,21 +65,10 @@ function edited(text: string, changes: readonly (readonly [from: string, to: str
 }
 
 beforeAll(async () => {
-  const digits = await openDigits([ROOT]);
-  const split = splitDigits({
-    seed: 1,
-    sites: ['east', 'west'],
-    counts: digits.counts,
-    digits: [0, 1],
-    perDigit: 80,
-    concentration: 5,
-  });
   // As each would have it: the lead's test images, and a folder `images` at each site.
-  const files = split.files.map((file) => ({
-    ...file,
-    path: file.path.replace(/^test\//, 'lead/test-images/').replace(/^(east|west)\//, '$1/images/'),
-  }));
-  await writeDigits({ dir, files, digits: async () => digits });
+  await writeTwoSites(dir, 80, (path) =>
+    path.replace(/^test\//, 'lead/test-images/').replace(/^(east|west)\//, '$1/images/'),
+  );
 });
 afterAll(async () => {
   for (const process of processes) process.kill('SIGKILL');

@@ -12,11 +12,18 @@ import { createNatsTransport } from '@tributary/shared-protocol/nats';
 import { withCode } from '@tributary/testkit';
 import { natsServerMissing } from '@tributary/testkit/nats-server';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { openDigits, writeDigits } from '../src/demo/digits.ts';
-import { splitDigits } from '../src/demo/split.ts';
 import { dialingTransport } from '../src/transports.ts';
-import { freePorts, type RunningServer, startServerIn, until } from './nats-servers.ts';
-import { type CliProcess, ROOT, run, startWith } from './support.ts';
+import {
+  freePorts,
+  nodeIn,
+  plainTls,
+  type RunningServer,
+  serversOf,
+  startServerIn,
+  until,
+} from './nats-servers.ts';
+import { run } from './support.ts';
+import { openHousehold, writeTwoSites, writeTwoSitesConfig } from './two-sites.ts';
 
 const missing = natsServerMissing();
 const dir = mkdtempSync(join(tmpdir(), 'tributary-nats-cluster-'));
@@ -26,7 +33,7 @@ const NAMES = ['a', 'b', 'c'] as const;
 describe.skipIf(missing !== undefined)('nats-config --cluster --leaf', () => {
   const servers = new Map<string, RunningServer>();
   const ports: Record<string, number> = {};
-  const processes: CliProcess[] = [];
+  const household = openHousehold(dir);
   let written: Record<string, unknown> = {};
   const key = (name: string) => readFileSync(join(nats, name), 'utf8');
   const as = (name: string) => createNatsTransport({ credentials: { nkeySeed: key(name) } });
@@ -53,8 +60,7 @@ describe.skipIf(missing !== undefined)('nats-config --cluster --leaf', () => {
     await until(async () => Number((await servers.get('leaf')!.ask('leafz'))['leafnodes']) === 1);
   });
   afterAll(async () => {
-    for (const process of processes) process.kill('SIGKILL');
-    await Promise.all(processes.map((process) => process.ended));
+    await household.end();
     for (const server of servers.values()) await server.kill();
     rmSync(dir, { recursive: true, force: true, maxRetries: 5 });
   });
@@ -109,7 +115,7 @@ describe.skipIf(missing !== undefined)('nats-config --cluster --leaf', () => {
     test('a site can’t speak as another at any server', async () => {
       const hostile = await connectNats({
         servers: `127.0.0.1:${ports['b']}`,
-        tls: plainTls(),
+        tls: plainTls(join(nats, 'ca.pem')),
         authenticator: nkeyAuthenticator(new TextEncoder().encode(key('sites/west.nk').trim())),
       });
       closing.push(() => hostile.close());
@@ -146,7 +152,7 @@ describe.skipIf(missing !== undefined)('nats-config --cluster --leaf', () => {
 
       const spy = await connectNats({
         servers: `127.0.0.1:${ports['spy']}`,
-        tls: plainTls(),
+        tls: plainTls(join(nats, 'ca.pem')),
         authenticator: nkeyAuthenticator(new TextEncoder().encode(key('coordinator.nk').trim())),
         noEcho: true,
       });
@@ -186,40 +192,15 @@ describe.skipIf(missing !== undefined)('nats-config --cluster --leaf', () => {
   test('a federation goes on when the server at which the coordinator is dies', {
     timeout: 240_000,
   }, async () => {
-    const digits = await openDigits([ROOT]);
-    const split = splitDigits({
-      seed: 1,
-      sites: ['east', 'west'],
-      counts: digits.counts,
-      digits: [0, 1],
-      perDigit: 40,
-      concentration: 5,
-    });
-    await writeDigits({ dir: join(dir, 'data'), files: split.files, digits: async () => digits });
-    writeFileSync(
-      join(dir, 'tributary.config.json'),
-      JSON.stringify({
-        name: 'ward',
-        model: 'image-cnn-small',
-        input: { height: 28, width: 28, channels: 1 },
-        classes: ['0', '1'],
-        rounds: 3,
-        cohort: { quorum: 2 },
-        deadlines: { heartbeatSeconds: 0.5 },
-      }),
-    );
-    const begin = (...argv: string[]): CliProcess => {
-      const process = startWith({ TRIBUTARY_HOME: join(dir, 'state') }, dir, ...argv);
-      processes.push(process);
-      return process;
-    };
-    const coordinator = begin(
+    await writeTwoSites(join(dir, 'data'), 40);
+    writeTwoSitesConfig(dir);
+    const coordinator = household.begin(
       ...['coordinator', '--nats', String(written['url']), '--nats-ca', 'nats/ca.pem'],
       ...['--nats-credentials', 'nats/coordinator.nk', '--invite-uses', '2'],
     );
     const invite = String((await coordinator.event('invite'))['invite']);
     const join_ = (site: string, ...more: string[]) =>
-      begin(
+      household.begin(
         ...[
           'join',
           invite,
@@ -239,7 +220,7 @@ describe.skipIf(missing !== undefined)('nats-config --cluster --leaf', () => {
     await coordinator.event('committed');
 
     const lead = nodeIn(key('servers/a/nats-server.conf'), 'the coordinator');
-    const [victim] = await whereIs(lead);
+    const [victim] = await serversOf(lead, servers, NAMES);
     await servers.get(victim!)!.kill();
 
     const { code, out, err } = await coordinator.ended;
@@ -251,22 +232,6 @@ describe.skipIf(missing !== undefined)('nats-config --cluster --leaf', () => {
     expect(new Set(back.map((event) => event['name']))).toEqual(new Set(['east', 'west']));
     for (const site of [east, west]) expect(await site.ended).toMatchObject({ code: 0 });
   });
-
-  /** For a client of its own: names of certificates are the transport's business. */
-  function plainTls(): { ca: string; checkServerIdentity: () => undefined } {
-    return { ca: readFileSync(join(nats, 'ca.pem'), 'utf8'), checkServerIdentity: () => undefined };
-  }
-
-  /** Names of the servers that a node is connected to. */
-  async function whereIs(node: string): Promise<string[]> {
-    const found: string[] = [];
-    for (const name of NAMES) {
-      const { connections } = await servers.get(name)!.ask('connz?auth=1');
-      const users = (connections as { authorized_user?: string }[]).map((one) => one.authorized_user);
-      if (users.includes(node)) found.push(name);
-    }
-    return found;
-  }
 });
 
 describe.skipIf(missing !== undefined)('nats-config --leaf', () => {
@@ -340,10 +305,3 @@ describe('nats-config', () => {
     expect(err.replaceAll(/\s+/g, ' ')).toContain(problem);
   });
 });
-
-/** The key of the user with this title in a server's configuration. */
-function nodeIn(config: string, title: string): string {
-  const node = new RegExp(`# ${title}\\n\\s*\\{ nkey: (U[A-Z2-7]{55})`).exec(config)?.[1];
-  expect(node, title).toBeDefined();
-  return node!;
-}

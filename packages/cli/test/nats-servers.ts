@@ -1,5 +1,6 @@
 /** Real nats-servers from the folders that `nats-config` writes, on ports that are free with all their neighbours. */
 import { type ChildProcess, spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -58,6 +59,33 @@ export async function startServerIn(folder: string, port: number): Promise<Runni
 /** Polls a monitor: what it tells of its neighbours is in no log of ours. */
 export async function until(condition: () => Promise<boolean>): Promise<void> {
   while (!(await condition())) await delay(50);
+}
+
+/** The key of the user with this title in a server's configuration. */
+export function nodeIn(config: string, title: string): string {
+  const node = new RegExp(`# ${title}\\n\\s*\\{ nkey: (U[A-Z2-7]{55})`).exec(config)?.[1];
+  if (node === undefined) throw new Error(`the configuration has no user "${title}"`);
+  return node;
+}
+
+/** Those of `names` that a node is connected to. */
+export async function serversOf(
+  node: string,
+  servers: ReadonlyMap<string, RunningServer>,
+  names: readonly string[],
+): Promise<string[]> {
+  const found: string[] = [];
+  for (const name of names) {
+    const { connections } = await servers.get(name)!.ask('connz?auth=1');
+    const users = (connections as { authorized_user?: string }[]).map((one) => one.authorized_user);
+    if (users.includes(node)) found.push(name);
+  }
+  return found;
+}
+
+/** TLS of a client of its own: names of certificates are the transport's business. */
+export function plainTls(caFile: string): { ca: string; checkServerIdentity: () => undefined } {
+  return { ca: readFileSync(caFile, 'utf8'), checkServerIdentity: () => undefined };
 }
 
 /** Ports to dial, each with its neighbours free at this moment. */

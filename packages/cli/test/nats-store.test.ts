@@ -2,16 +2,23 @@
  * Two coordinators by the command line, with `--store jetstream`, at a cluster of three servers as `nats-config` writes
  * it: the leader dies and the server that it was at with it, and the other one plays the run to its end.
  */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect as connectNats, nkeyAuthenticator } from '@nats-io/transport-node';
 import { natsServerMissing } from '@tributary/testkit/nats-server';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { openDigits, writeDigits } from '../src/demo/digits.ts';
-import { splitDigits } from '../src/demo/split.ts';
-import { freePorts, type RunningServer, startServerIn, until } from './nats-servers.ts';
-import { type CliProcess, ROOT, run, startWith } from './support.ts';
+import {
+  freePorts,
+  nodeIn,
+  plainTls,
+  type RunningServer,
+  serversOf,
+  startServerIn,
+  until,
+} from './nats-servers.ts';
+import { run } from './support.ts';
+import { openHousehold, writeTwoSites, writeTwoSitesConfig } from './two-sites.ts';
 
 const missing = natsServerMissing();
 const dir = mkdtempSync(join(tmpdir(), 'tributary-nats-store-'));
@@ -20,7 +27,7 @@ const NAMES = ['a', 'b', 'c'] as const;
 describe.skipIf(missing !== undefined)('coordinator --store jetstream', () => {
   const servers = new Map<string, RunningServer>();
   const ports: Record<string, number> = {};
-  const processes: CliProcess[] = [];
+  const household = openHousehold(dir);
   let url = '';
   beforeAll(async () => {
     const free = await freePorts(3);
@@ -40,41 +47,15 @@ describe.skipIf(missing !== undefined)('coordinator --store jetstream', () => {
       const { leader, cluster_size: size } = (meta ?? {}) as { leader?: string; cluster_size?: number };
       return leader !== undefined && size === 3;
     });
-    writeFileSync(
-      join(dir, 'tributary.config.json'),
-      JSON.stringify({
-        name: 'ward',
-        model: 'image-cnn-small',
-        input: { height: 28, width: 28, channels: 1 },
-        classes: ['0', '1'],
-        rounds: 3,
-        cohort: { quorum: 2 },
-        deadlines: { heartbeatSeconds: 0.5 },
-      }),
-    );
-    const digits = await openDigits([ROOT]);
-    const split = splitDigits({
-      seed: 1,
-      sites: ['east', 'west'],
-      counts: digits.counts,
-      digits: [0, 1],
-      perDigit: 40,
-      concentration: 5,
-    });
-    await writeDigits({ dir: join(dir, 'data'), files: split.files, digits: async () => digits });
+    writeTwoSitesConfig(dir);
+    await writeTwoSites(join(dir, 'data'), 40);
   });
   afterAll(async () => {
-    for (const process of processes) process.kill('SIGKILL');
-    await Promise.all(processes.map((process) => process.ended));
+    await household.end();
     for (const server of servers.values()) await server.kill();
     rmSync(dir, { recursive: true, force: true, maxRetries: 5 });
   });
 
-  const begin = (...argv: string[]): CliProcess => {
-    const process = startWith({ TRIBUTARY_HOME: join(dir, 'state') }, dir, ...argv);
-    processes.push(process);
-    return process;
-  };
   const AT = () => ['--nats', url, '--nats-ca', 'nats/ca.pem'];
   const KEY = ['--nats-credentials', 'nats/coordinator.nk'];
 
@@ -88,7 +69,7 @@ describe.skipIf(missing !== undefined)('coordinator --store jetstream', () => {
   test('a site’s key opens nothing of what is kept', async () => {
     const site = await connectNats({
       servers: `127.0.0.1:${ports['a']}`,
-      tls: plainTls(),
+      tls: plainTls(join(dir, 'nats/ca.pem')),
       authenticator: nkeyAuthenticator(readFileSync(join(dir, 'nats/sites/west.nk')).subarray(0, 58)),
     });
     try {
@@ -112,7 +93,7 @@ describe.skipIf(missing !== undefined)('coordinator --store jetstream', () => {
     timeout: 240_000,
   }, async () => {
     const lead = (folder: string) =>
-      begin(
+      household.begin(
         'coordinator',
         '--store',
         'jetstream',
@@ -128,16 +109,17 @@ describe.skipIf(missing !== undefined)('coordinator --store jetstream', () => {
     const standby = lead('second');
     await standby.event('standing-by');
     const sites = ['east', 'west'].map((site) =>
-      begin(
+      household.begin(
         ...['join', invite, '--data', `data/${site}`, '--name', site, '--engine', 'onnxruntime'],
         ...['--threads', '1', '--nats-credentials', `nats/sites/${site}.nk`],
       ),
     );
     await leader.event('committed');
     const config = readFileSync(join(dir, 'nats/servers/a/nats-server.conf'), 'utf8');
-    const node = /# the coordinator\n\s*\{ nkey: (\w+)/.exec(config)?.[1] ?? '';
+    const node = nodeIn(config, 'the coordinator');
     leader.kill('SIGKILL');
-    await servers.get(await serverOf(node))!.kill();
+    const [at = NAMES[0]] = await serversOf(node, servers, NAMES);
+    await servers.get(at)!.kill();
 
     const { code, out, err } = await standby.ended;
     expect(code, `${out.slice(-2000)}\n${err}`).toBe(0);
@@ -148,19 +130,4 @@ describe.skipIf(missing !== undefined)('coordinator --store jetstream', () => {
     const verified = await run(dir, 'verify', 'second');
     expect(verified.code, verified.out + verified.err).toBe(0);
   });
-
-  /** For a client of its own: names of certificates are the transport's business. */
-  function plainTls(): { ca: string; checkServerIdentity: () => undefined } {
-    return { ca: readFileSync(join(dir, 'nats/ca.pem'), 'utf8'), checkServerIdentity: () => undefined };
-  }
-
-  /** One that this node is connected to. */
-  async function serverOf(node: string): Promise<string> {
-    for (const name of NAMES) {
-      const { connections } = await servers.get(name)!.ask('connz?auth=1');
-      const users = (connections as { authorized_user?: string }[]).map((one) => one.authorized_user);
-      if (users.includes(node)) return name;
-    }
-    return NAMES[0];
-  }
 });

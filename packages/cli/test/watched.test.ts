@@ -7,47 +7,25 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createMemoryTransport } from '@tributary/shared-protocol/memory';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { openDigits, writeDigits } from '../src/demo/digits.ts';
-import { splitDigits } from '../src/demo/split.ts';
 import { openPulse, withPulse } from '../src/pulse.ts';
-import { type CliProcess, ROOT, run, startWith } from './support.ts';
+import { run } from './support.ts';
+import { openHousehold, writeTwoSites, writeTwoSitesConfig } from './two-sites.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'tributary-watched-'));
-const processes: CliProcess[] = [];
-const begin = (...argv: string[]): CliProcess => {
-  const process = startWith({ TRIBUTARY_HOME: join(dir, 'state') }, dir, ...argv);
-  processes.push(process);
-  return process;
-};
+const { begin, end } = openHousehold(dir);
 
 beforeAll(async () => {
-  const digits = await openDigits([ROOT]);
-  const split = splitDigits({
-    seed: 1,
-    sites: ['east', 'west'],
-    counts: digits.counts,
-    digits: [0, 1],
-    perDigit: 60,
-    concentration: 5,
+  await writeTwoSites(dir, 60);
+  writeTwoSitesConfig(dir, {
+    name: 'watched',
+    rounds: 2,
+    cohort: { quorum: 1 },
+    deadlines: { heartbeatSeconds: 0.2 },
+    server: { host: '127.0.0.1', port: 0 },
   });
-  await writeDigits({ dir, files: split.files, digits: async () => digits });
-  writeFileSync(
-    join(dir, 'tributary.config.json'),
-    JSON.stringify({
-      name: 'watched',
-      model: 'image-cnn-small',
-      input: { height: 28, width: 28, channels: 1 },
-      classes: ['0', '1'],
-      rounds: 2,
-      cohort: { quorum: 1 },
-      deadlines: { heartbeatSeconds: 0.2 },
-      server: { host: '127.0.0.1', port: 0 },
-    }),
-  );
 });
 afterAll(async () => {
-  for (const process of processes) process.kill('SIGKILL');
-  await Promise.all(processes.map((process) => process.ended));
+  await end();
   rmSync(dir, { recursive: true, force: true, maxRetries: 5 });
 });
 

@@ -1,5 +1,5 @@
 /** Small federations for the tests: a model of five parameters, sites that add a known number to each. */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { RunEvent, Transport } from '@tributary/shared-protocol';
@@ -15,8 +15,10 @@ import {
   type CoordinatorOptions,
   createCoordinator,
   type FederationConfig,
+  type LogRecord,
   type ModelArtifact,
   resolveFederation,
+  runPaths,
 } from '../src/index.ts';
 
 export function temporaryDir(): string {
@@ -36,6 +38,14 @@ export interface TestRun {
     fits?: (event: Extract<RunEvent, { type: T }>) => boolean,
   ): Promise<Extract<RunEvent, { type: T }>>;
   join(name: string, options?: Partial<ScriptedWorkerOptions>): Promise<ScriptedWorker>;
+}
+
+/** What the run's log says so far. */
+export function records(run: TestRun): LogRecord[] {
+  return readFileSync(runPaths(run.runDir).log, 'utf8')
+    .split('\n')
+    .slice(0, -1)
+    .map((line) => JSON.parse(line) as LogRecord);
 }
 
 export async function startRun(

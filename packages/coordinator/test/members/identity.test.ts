@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import {
   challengeCoordinator,
   createChannel,
@@ -10,14 +9,8 @@ import {
   sayHello,
 } from '@tributary/shared-protocol';
 import { describe, expect, it } from 'vitest';
-import { type LogRecord, runPaths, verifyRun } from '../../src/index.ts';
-import { adds, startRun, type TestRun } from '../federation.ts';
-
-const records = (run: TestRun) =>
-  readFileSync(runPaths(run.runDir).log, 'utf8')
-    .split('\n')
-    .slice(0, -1)
-    .map((line) => JSON.parse(line) as LogRecord);
+import { verifyRun } from '../../src/index.ts';
+import { adds, records, startRun, type TestRun } from '../federation.ts';
 
 /** A link whose other end has proven itself, before any hello. */
 async function dial(run: TestRun) {

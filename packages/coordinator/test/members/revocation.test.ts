@@ -1,14 +1,8 @@
 /** Expelling sites, before, in and between the rounds of a run. */
-import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { type LogRecord, revokeOffline, runPaths, verifyRun } from '../../src/index.ts';
-import { adds, startRun, type TestRun } from '../federation.ts';
+import { revokeOffline, verifyRun } from '../../src/index.ts';
+import { adds, records, startRun, type TestRun } from '../federation.ts';
 
-const records = (run: TestRun) =>
-  readFileSync(runPaths(run.runDir).log, 'utf8')
-    .split('\n')
-    .slice(0, -1)
-    .map((line) => JSON.parse(line) as LogRecord);
 const commits = (run: TestRun) =>
   records(run).flatMap((record) => (record.type === 'committed' ? [record] : []));
 const namesIn = (run: TestRun) => commits(run).map(({ updates }) => updates.map(({ name }) => name));

@@ -1,5 +1,4 @@
 /** Other keys for sites, and another certificate for the coordinator, in a run that goes on. */
-import { readFileSync } from 'node:fs';
 import {
   createCertificate,
   createSigningKey,
@@ -10,15 +9,9 @@ import {
 import { createSocketioTransport } from '@tributary/shared-protocol/socketio';
 import { keyFrom, type ScriptedWorker } from '@tributary/testkit';
 import { describe, expect, it } from 'vitest';
-import { type LogRecord, runPaths, verifyRun } from '../../src/index.ts';
+import { verifyRun } from '../../src/index.ts';
 import { checkMeaning } from '../../src/verify/meaning.ts';
-import { adds, startRun, type TestRun } from '../federation.ts';
-
-const records = (run: TestRun) =>
-  readFileSync(runPaths(run.runDir).log, 'utf8')
-    .split('\n')
-    .slice(0, -1)
-    .map((line) => JSON.parse(line) as LogRecord);
+import { adds, records, startRun, type TestRun } from '../federation.ts';
 
 describe('a site’s change of key', () => {
   /** Changes the key of `site` to the one that is made from `credential`. */
