@@ -47,24 +47,19 @@ export function openPulse(path: string): Pulse {
 /** `transport` with a beat for every reply, request and notification that comes in over its outgoing links. */
 export function withPulse(transport: Transport, pulse: Pulse): Transport {
   return {
-    name: transport.name,
-    listen: (onLink) => transport.listen(onLink),
+    ...transport,
     connect: async (url, options) => watched(await transport.connect(url, options), pulse),
   };
 }
 
 function watched(link: Link, pulse: Pulse): Link {
   return {
-    id: link.id,
-    remoteAddress: link.remoteAddress,
-    preferredChunkBytes: link.preferredChunkBytes,
-    closed: link.closed,
+    ...link,
     async request(packet, options) {
       const reply = await link.request(packet, options);
       pulse.beat();
       return reply;
     },
-    notify: (packet) => link.notify(packet),
     onRequest(handler) {
       link.onRequest((packet) => {
         pulse.beat();
@@ -77,6 +72,5 @@ function watched(link: Link, pulse: Pulse): Link {
         handler(packet);
       });
     },
-    close: (reason) => link.close(reason),
   };
 }

@@ -257,8 +257,8 @@ async function start(
   function sayListening(): void {
     const { fingerprint } = listener;
     const shown = fingerprint ?? null;
-    const before = state.certificate === undefined ? null : state.certificate;
-    if (shown !== before) context.record({ type: 'certificate', fingerprint: shown }, { durable: true });
+    if (shown !== (state.certificate ?? null))
+      context.record({ type: 'certificate', fingerprint: shown }, { durable: true });
     context.emit({ type: 'listening', url, fingerprint, logPublicKey: log.key.publicKey });
   }
 

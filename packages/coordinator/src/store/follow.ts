@@ -3,6 +3,7 @@ import type { JetStreamClient, JetStreamManager } from '@nats-io/jetstream';
 import type { LogRecord } from '../run/log.ts';
 import { modelsIn, type StoredCheckpoints } from './checkpoints.ts';
 import type { StoreNames } from './names.ts';
+import { pause } from './patience.ts';
 import type { LeadOptions } from './store.ts';
 import { readFrom } from './stored-log.ts';
 
@@ -38,19 +39,6 @@ export async function followRun(
     } catch {
       // The server is away for a moment, or something is wrong with the store: see above.
     }
-    await pause(signal);
+    await pause(LOOK_MS, signal);
   }
-}
-
-function pause(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) return resolve();
-    const timer = setTimeout(done, LOOK_MS);
-    signal.addEventListener('abort', done, { once: true });
-    function done() {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', done);
-      resolve();
-    }
-  });
 }

@@ -77,9 +77,8 @@ export function createLeadership(options: LeadershipOptions): Leadership {
     async restore(into, federation) {
       paths = into;
       const pem = await readKey();
-      const { told, common } = await restoreLog(into, federation, log.lines, pem, store);
+      const { records, told, common } = await restoreLog(into, federation, log.lines, pem, store);
       // Those of lines that the folder had already were looked at when they were written.
-      const records = log.lines.map((line) => JSON.parse(Buffer.from(line).toString('utf8')) as LogRecord);
       const models = [...modelsIn(records.slice(common)), ...modelsIn(records).slice(-1)];
       for (const one of models) await checkpoints.fetch(into, one, federation, signal);
       return told;

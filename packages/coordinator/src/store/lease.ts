@@ -7,6 +7,7 @@
 import { JetStreamApiCodes, JetStreamApiError } from '@nats-io/jetstream';
 import type { KV } from '@nats-io/kv';
 import { CoordinatorError } from '../errors.ts';
+import { pause } from './patience.ts';
 import type { Leader, LeadOptions } from './store.ts';
 
 export interface LeaseOptions {
@@ -189,17 +190,4 @@ async function write(kv: KV, entry: Entry, revision: number): Promise<number | u
     if ((error as Error).name !== 'Error') return undefined;
     throw error;
   }
-}
-
-function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal?.aborted) return resolve();
-    const timer = setTimeout(done, ms);
-    signal?.addEventListener('abort', done, { once: true });
-    function done() {
-      clearTimeout(timer);
-      signal?.removeEventListener('abort', done);
-      resolve();
-    }
-  });
 }

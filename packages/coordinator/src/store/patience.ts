@@ -2,6 +2,7 @@
  * Asking a server that may be away for a moment: one that is started again, or a cluster that has lost a server and has
  * to agree on who keeps what. Everything that is asked this way may be asked twice.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import { JetStreamApiError } from '@nats-io/jetstream';
 import { CoordinatorError } from '../errors.ts';
 
@@ -20,8 +21,13 @@ export async function patiently<T>(ask: () => Promise<T>, signal: AbortSignal): 
       if (!isPassing(error)) throw error;
       if (performance.now() > until) throw unavailable(error as Error);
     }
-    await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+    await pause(RETRY_MS);
   }
+}
+
+/** Resolves after so many millis, or at once when the signal is aborted. */
+export function pause(ms: number, signal?: AbortSignal): Promise<void> {
+  return delay(ms, undefined, { signal }).catch(() => undefined);
 }
 
 const PASSING: ReadonlySet<string> = new Set([

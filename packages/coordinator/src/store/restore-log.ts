@@ -10,8 +10,10 @@ import { writeFileAtomic } from '../run/atomic-file.ts';
 import { checkChain } from '../run/chain.ts';
 import type { RunPaths } from '../run/directory.ts';
 import { openHead } from '../run/head.ts';
+import type { LogRecord } from '../run/log.ts';
 
 export interface RestoredLog {
+  readonly records: readonly LogRecord[];
   /** What a person should know. */
   readonly told: string[];
   /** Lines, from the first, that the folder had already. */
@@ -30,7 +32,7 @@ export async function restoreLog(
   pem: string | undefined,
   store: string,
 ): Promise<RestoredLog> {
-  if (lines.length === 0) return { told: [], common: 0 };
+  if (lines.length === 0) return { records: [], told: [], common: 0 };
   if (pem === undefined)
     throw new CoordinatorError('FED_STORE_DAMAGED', `${store}: the store has a log, but not the run's key`);
   const stored = Buffer.concat(lines.flatMap((line) => [line, NEWLINE]));
@@ -56,7 +58,7 @@ export async function restoreLog(
       `${paths.root} holds another run than the store at ${store}; choose another runDir for this one, or end the address with another prefix`,
     );
   }
-  if (common === lines.length) return { told: [], common };
+  if (common === lines.length) return { records, told: [], common };
   await writeFileAtomic(paths.key, [Buffer.from(pem)], { mode: 0o600 });
   // The head goes first and comes last: without one, a crash in between is seen.
   rmSync(paths.head, { force: true });
@@ -71,7 +73,7 @@ export async function restoreLog(
       : [
           `${own} ${own === 1 ? 'line' : 'lines'} at the end of ${paths.log} had not reached the store when another coordinator took over, so nobody had heard of them; the log now is the store's`,
         ];
-  return { told, common };
+  return { records, told, common };
 }
 
 const EMPTY = Buffer.alloc(0);

@@ -12,7 +12,7 @@ import {
 import { errorCode } from '@tributary/shared-protocol';
 import { CoordinatorError } from '../errors.ts';
 import type { StoreNames } from './names.ts';
-import { isPassing } from './patience.ts';
+import { isPassing, pause } from './patience.ts';
 
 export interface StoredLog {
   /** The lines that were there when this writer took over. */
@@ -147,8 +147,4 @@ function lacking(stream: string, has: number | undefined, wanted: number): Coord
     'FED_STORE_DAMAGED',
     `the stream ${stream} has lost lines of the log${has === undefined ? '' : `: it holds ${has} of ${wanted}`}. Start the coordinator on the machine whose run directory is the newest; when the stream itself is damaged, remove it first (nats stream rm ${stream}), and it is written anew from there`,
   );
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }

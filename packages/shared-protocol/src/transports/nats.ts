@@ -106,14 +106,7 @@ export function createNatsTransport(options: NatsTransportOptions = {}): Transpo
       const address = parseNatsAddress(options.url);
       const { prefix } = address;
       nodeOf(credentials); // a wrong file is told before anything is dialled
-      const connection = await openNatsConnection({
-        address,
-        credentials,
-        ca,
-        inboxPrefix: `${prefix}.inbox`,
-        reconnect: true,
-        timeoutMs: 10_000,
-      });
+      const connection = await connectNatsServer({ url: options.url, credentials, ca });
       try {
         if (exclusive) await refuseSecond(connection, address);
       } catch (error) {

@@ -1,5 +1,5 @@
 /** Files that are there whole or not at all, whatever happens to the process or the power in between. */
-import { open, rename, rm } from 'node:fs/promises';
+import { open, readFile, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { errorCode } from '@tributary/shared-protocol';
 
@@ -20,6 +20,16 @@ export async function writeFileAtomic(path: string, bytes: string | Uint8Array, 
     throw error;
   }
   await syncDirectory(dirname(path));
+}
+
+/** The text of a file; undefined when there is none. */
+export async function readText(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') return undefined;
+    throw error;
+  }
 }
 
 /** Whether the system had no room for what was to be written: the disk, the quota or the size of a file is used up. */

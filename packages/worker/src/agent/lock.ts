@@ -5,9 +5,10 @@
  */
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { link, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { link, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { WorkerError } from '../errors.ts';
+import { readText } from './atomic-file.ts';
 
 export interface Lock {
   release(): Promise<void>;
@@ -120,15 +121,6 @@ function parseOwner(text: string): Owner | undefined {
     return { pid: owner.pid, born: String(owner.born ?? ''), token: owner.token };
   } catch {
     return undefined;
-  }
-}
-
-async function readText(path: string): Promise<string | undefined> {
-  try {
-    return await readFile(path, 'utf8');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw error;
   }
 }
 

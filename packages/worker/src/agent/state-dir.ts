@@ -16,7 +16,7 @@ import {
 } from '@tributary/shared-protocol';
 import { z } from 'zod';
 import { WorkerError } from '../errors.ts';
-import { writeFileAtomic } from './atomic-file.ts';
+import { readText, writeFileAtomic } from './atomic-file.ts';
 import { acquireLock, type Lock } from './lock.ts';
 
 const credentialSchema = z.strictObject({
@@ -251,15 +251,6 @@ async function entriesOf(directory: string): Promise<string[]> {
     return (await readdir(directory)).sort();
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
-    throw error;
-  }
-}
-
-async function readText(path: string): Promise<string | undefined> {
-  try {
-    return await readFile(path, 'utf8');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw error;
   }
 }

@@ -14,8 +14,7 @@ export interface Meter {
 /** Returns `transport` with its outgoing connections metered. */
 export function meteredTransport(transport: Transport, meter: Meter): Transport {
   return {
-    name: transport.name,
-    listen: (onLink) => transport.listen(onLink),
+    ...transport,
     async connect(url, options) {
       return metered(await transport.connect(url, options), meter);
     },
@@ -24,10 +23,7 @@ export function meteredTransport(transport: Transport, meter: Meter): Transport 
 
 function metered(link: Link, meter: Meter): Link {
   return {
-    id: link.id,
-    remoteAddress: link.remoteAddress,
-    preferredChunkBytes: link.preferredChunkBytes,
-    closed: link.closed,
+    ...link,
     async request(packet, options) {
       meter.count(sizeOf(packet));
       const reply = await link.request(packet, options);
@@ -53,7 +49,6 @@ function metered(link: Link, meter: Meter): Link {
         handler(packet);
       });
     },
-    close: (reason) => link.close(reason),
   };
 }
 
