@@ -1,16 +1,17 @@
 /** Our side of `bench -- local-training`: one network on one engine, a line in, a JSON line out. */
 import { createInterface } from 'node:readline';
+import { registerOnnxRuntime } from '@tributary/backend-onnxruntime';
 import { type EngineName, loadEngine, tf } from '@tributary/engine';
 import { buildModel } from '@tributary/models';
 
 const BATCH = 32;
 const { network, engine, threads } = JSON.parse(process.argv[2] ?? '{}') as {
   network: string;
-  engine: EngineName;
+  engine: EngineName | 'onnxruntime-webgpu';
   threads: number;
 };
 
-const loaded = await loadEngine({ prefer: engine, threads });
+const description = await load();
 const { model, inputShape, numClasses } = build(network);
 const binary = numClasses === 2;
 model.compile({
@@ -23,7 +24,7 @@ const classes = tf.tensor1d(
   'int32',
 );
 const y = binary ? tf.reshape(tf.cast(classes, 'float32'), [BATCH, 1]) : tf.oneHot(classes, numClasses);
-say({ description: loaded.description });
+say({ description });
 
 for await (const line of createInterface({ input: process.stdin })) {
   if (line === 'peak') {
@@ -34,6 +35,14 @@ for await (const line of createInterface({ input: process.stdin })) {
   const startedAt = performance.now();
   for (let step = 0; step < steps; step++) await model.trainOnBatch(x, y);
   say({ ms: (performance.now() - startedAt) / steps });
+}
+
+/** Makes the engine current and says what it is. */
+async function load(): Promise<string> {
+  if (engine !== 'onnxruntime-webgpu') return (await loadEngine({ prefer: engine, threads })).description;
+  registerOnnxRuntime({ device: 'webgpu', threads, warn: (message) => process.stderr.write(`${message}\n`) });
+  await tf.setBackend('onnxruntime');
+  return 'ONNX Runtime through its WebGPU provider';
 }
 
 function build(name: string): { model: tf.LayersModel; inputShape: number[]; numClasses: number } {

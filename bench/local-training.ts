@@ -1,10 +1,12 @@
 /**
- * Milliseconds a training step of the same network, batch and optimizer, here and in PyTorch on the same cores: the two
- * take turns, so that a busy moment of the machine meets both. Each runs in a process of its own; its peak memory is
- * that process's.
+ * Milliseconds a training step of the same network, batch and optimizer, here and in PyTorch on the same cores, or on
+ * the same GPU where the engine uses one: the two take turns, so that a busy moment of the machine meets both. Each runs
+ * in a process of its own; its peak memory is that process's, without what lies on a GPU.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -15,6 +17,9 @@ const PYTHONS = ['python3', '/usr/bin/python3'];
 /** Networks by name; `local-training-party.ts` and `local_training.py` build the same ones. */
 const NETWORKS = ['seed-64', 'seed-128', 'seed-224', 'digits-28', 'mlp', 'lstm'];
 const ENGINES = ['onnxruntime', 'wasm', 'cpu'];
+/** Engines that compute on a GPU, measured when named: TensorFlow.js's backend on Dawn, and ours through ONNX Runtime. */
+const GPU_ENGINES = ['webgpu', 'onnxruntime-webgpu'];
+const RESULTS = fileURLToPath(new URL('./results/', import.meta.url));
 /**
  * glibc gives large blocks back to the system as soon as they are free, and a virtual machine pays dearly to have them
  * again: PyTorch's step at 64 pixels fell from 850 to 100 ms on one. Both sides keep what they have had.
@@ -46,22 +51,31 @@ export async function bench(args: string[]): Promise<void> {
       engines: { type: 'string', default: ENGINES.join() },
       pairs: { type: 'string', default: '6' },
       threads: { type: 'string', default: String(availableParallelism()) },
+      save: { type: 'string' },
     },
   });
   const threads = Number(values.threads);
   const pairs = Number(values.pairs);
-  console.log(
+  const printed: string[] = [];
+  const print = (line: string): void => {
+    printed.push(line);
+    console.log(line);
+  };
+  print(
     `A training step of batch 32 with Adam, ${threads} threads; medians over ${pairs} turns, and PyTorch's time over ours\n`,
   );
-  console.log('network     engine        step ms   PyTorch ms   ratio (range)        peak MiB   PyTorch');
+  print(
+    `${'network'.padEnd(11)} ${'engine'.padEnd(18)}   step ms   PyTorch ms   ratio (range)         peak MiB   PyTorch`,
+  );
+  const descriptions = new Set<string>();
   const tooSlow = new Map<string, string>();
   for (const network of values.networks.split(',')) {
     for (const engine of values.engines.split(',')) {
       const kind = `${network.split('-')[0]} ${engine}`;
-      const title = `${network.padEnd(11)} ${engine.padEnd(12)}`;
+      const title = `${network.padEnd(11)} ${engine.padEnd(18)}`;
       const slower = tooSlow.get(kind);
       if (slower !== undefined) {
-        console.log(`${title} left out: ${slower}`);
+        print(`${title} left out: ${slower}`);
         continue;
       }
       try {
@@ -69,11 +83,18 @@ export async function bench(args: string[]): Promise<void> {
         if (row.stepMs > SLOW_STEP_MS) {
           tooSlow.set(kind, `${network} took ${(row.stepMs / 1000).toFixed(0)} s a step`);
         }
-        console.log(`${title} ${row.text}`);
+        for (const description of row.descriptions) descriptions.add(description);
+        print(`${title} ${row.text}`);
       } catch (error) {
-        console.log(`${title} can't run: ${error instanceof Error ? error.message : String(error)}`);
+        print(`${title} can't run: ${error instanceof Error ? error.message : String(error)}`);
       }
     }
+  }
+  print(`\n${[...descriptions].join('\n')}`);
+  if (values.save !== undefined) {
+    await mkdir(RESULTS, { recursive: true });
+    const day = new Date().toISOString().slice(0, 10);
+    await writeFile(join(RESULTS, `local-training-${values.save}.txt`), `${day}\n${printed.join('\n')}\n`);
   }
 }
 
@@ -82,9 +103,9 @@ async function compare(
   engine: string,
   threads: number,
   pairs: number,
-): Promise<{ stepMs: number; text: string }> {
+): Promise<{ stepMs: number; text: string; descriptions: string[] }> {
   const here = fileURLToPath(new URL('.', import.meta.url));
-  const setup = JSON.stringify({ network, engine, threads });
+  const setup = JSON.stringify({ network, engine, threads, gpu: GPU_ENGINES.includes(engine) });
   const ours = await startParty(process.execPath, [
     ...process.execArgv,
     `${here}local-training-party.ts`,
@@ -104,14 +125,18 @@ async function compare(
       if (first > SLOW_STEP_MS && pair === 0) break;
     }
     const stepMs = median(ourTimes);
-    const columns = [stepMs.toFixed(1).padStart(9)];
+    const columns = [stepMs.toFixed(stepMs < 10 ? 2 : 1).padStart(9)];
+    const descriptions = [`${engine}: ${ours.description}`];
+    if (!(torch instanceof Error)) descriptions.push(torch.description);
     if (torch instanceof Error) {
       columns.push(`PyTorch is not here (${torch.message}); on Debian: apt-get install python3-torch`);
       columns.push(`peak ${(await ours.peakMiB()).toFixed(0)} MiB`);
     } else {
       const ratios = theirTimes.map((theirs, i) => theirs / (ourTimes[i] ?? stepMs));
       columns.push(
-        median(theirTimes).toFixed(1).padStart(10),
+        median(theirTimes)
+          .toFixed(stepMs < 10 ? 2 : 1)
+          .padStart(10),
         `${median(ratios).toFixed(2)} (${Math.min(...ratios).toFixed(2)}-${Math.max(...ratios).toFixed(2)})`.padEnd(
           19,
         ),
@@ -119,7 +144,7 @@ async function compare(
         (await torch.peakMiB()).toFixed(0).padStart(8),
       );
     }
-    return { stepMs, text: columns.join('   ') };
+    return { stepMs, text: columns.join('   '), descriptions };
   } finally {
     ours.stop();
     if (!(torch instanceof Error)) torch.stop();
@@ -160,7 +185,10 @@ async function startParty(file: string, argv: readonly string[]): Promise<Party>
   });
   const died = new Promise<never>((_, reject) => {
     child.on('error', reject);
-    child.on('exit', () => reject(new Error(complaint.trim().split('\n').at(-1) || 'it ended early')));
+    child.on('exit', () => {
+      const lines = complaint.trim().split('\n');
+      reject(new Error(lines.find((line) => /^\w*Error\b/.test(line)) ?? (lines.at(-1) || 'it ended early')));
+    });
   });
   died.catch(() => {});
   const answer = <T>(): Promise<T> =>

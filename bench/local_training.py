@@ -70,15 +70,18 @@ def build(name):
 setup = json.loads(sys.argv[1])
 torch.set_num_threads(setup["threads"])
 torch.manual_seed(1)
+device = "cuda" if setup.get("gpu") and torch.cuda.is_available() else "cpu"
 model, shape, classes = build(setup["network"])
+model = model.to(device)
 optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-x = torch.rand((BATCH, *shape))
-labels = torch.arange(BATCH) % classes
+x = torch.rand((BATCH, *shape), device=device)
+labels = torch.arange(BATCH, device=device) % classes
 if classes == 2:
     loss_of, y = nn.BCEWithLogitsLoss(), labels.float().reshape(BATCH, 1)
 else:
     loss_of, y = nn.CrossEntropyLoss(), labels
-say({"description": f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads"})
+where = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
+say({"description": f"PyTorch {torch.__version__}, {where}"})
 
 for line in sys.stdin:
     if line.strip() == "peak":

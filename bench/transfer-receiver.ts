@@ -9,6 +9,7 @@ import {
   type Channel,
   createBlobShelf,
   createChannel,
+  expectLargeBuffers,
   fetchBlob,
   type Transport,
 } from '@tributary/shared-protocol';
@@ -32,7 +33,10 @@ on('go', () => {
 
 if (wire === 'raw nats') await countNats();
 else if (wire === 'raw socketio') countSocketio();
-else await fetchAll();
+else {
+  expectLargeBuffers(); // as `tributary` does
+  await fetchAll();
+}
 
 async function fetchAll(): Promise<void> {
   const memory = createMemoryTransport();

@@ -1,6 +1,6 @@
 /** One worker of `bench -- transport`: serves its blob, or, as the yardstick, sends as many bytes as it is told to. */
 import { connect as connectNats } from '@nats-io/transport-node';
-import { createBlobShelf, createChannel } from '@tributary/shared-protocol';
+import { createBlobShelf, createChannel, expectLargeBuffers } from '@tributary/shared-protocol';
 import { createNatsTransport } from '@tributary/shared-protocol/nats';
 import { createSocketioTransport } from '@tributary/shared-protocol/socketio';
 import { io } from 'socket.io-client';
@@ -11,7 +11,7 @@ const { setup, send, on } = party<TransferSetup>();
 const { wire, bytes, chunkBytes, port, url = '', index } = setup;
 const payload = new Uint8Array(bytes).fill(index + 1);
 /** Chunks on their way at a time, as our blobs have. */
-const WINDOW = 4;
+const WINDOW = 8;
 
 if (wire === 'raw nats') {
   const connection = await connectNats({ servers: `127.0.0.1:${port}` });
@@ -33,6 +33,7 @@ if (wire === 'raw nats') {
     await Promise.all(Array.from({ length: WINDOW }, lane));
   });
 } else {
+  expectLargeBuffers(); // as `tributary` does
   const transport = wire === 'nats' ? createNatsTransport() : createSocketioTransport();
   const shelf = createBlobShelf();
   const update = await shelf.addBytes(payload, chunkBytes);

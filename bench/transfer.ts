@@ -29,24 +29,29 @@ export async function bench(args: string[]): Promise<void> {
     options: {
       megabytes: { type: 'string', default: '100' },
       workers: { type: 'string', default: '1,8' },
+      wires: { type: 'string', default: 'memory,socketio,nats' },
       turns: { type: 'string', default: '5' },
+      'chunk-bytes': { type: 'string', default: '1000000' },
     },
   });
   const [bytes, turns] = [Number(values.megabytes) * 1e6, Number(values.turns)];
+  const wires = values.wires.split(',');
+  const chunkBytes = Number(values['chunk-bytes']);
   const missing = natsServerMissing();
   if (missing !== undefined) console.log(`Without NATS: ${missing}.\n`);
   // A subscriber that is slower than eight publishers must not be cut off in the middle of a measurement.
   const server = missing === undefined ? await startNatsServer({ config: 'max_pending: 2GB' }) : undefined;
   console.log(
-    `${values.megabytes} MB a worker, every party its own process (memory: one for all); median MB/s of ${turns} turns, of which the first is left out\n`,
+    `${values.megabytes} MB a worker in chunks of ${chunkBytes} bytes, every party its own process (memory: one for all); median MB/s of ${turns} turns, of which the first is left out\n`,
   );
   console.log('workers  transport     ours     raw   ours/raw');
   try {
     for (const workers of values.workers.split(',').map(Number)) {
       const speeds: Partial<Record<Wire, number>> = {};
       for (const wire of WIRES) {
+        if (!wires.includes(wire.replace('raw ', ''))) continue;
         if (wire.includes('nats') && server === undefined) continue;
-        const setup = { wire, workers, bytes, chunkBytes: 1_000_000, port: server?.port ?? 0, index: 0 };
+        const setup = { wire, workers, bytes, chunkBytes, port: server?.port ?? 0, index: 0 };
         speeds[wire] = await transfer(setup, turns);
       }
       for (const wire of ['memory', 'socketio', 'nats'] as const) {

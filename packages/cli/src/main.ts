@@ -1,8 +1,10 @@
 /** The process behind `tributary`: real streams, real signals. Everything else is in program.ts. */
+import { expectLargeBuffers } from '@tributary/shared-protocol';
 import { createContext } from './context.ts';
 import { exitCode } from './exit-codes.ts';
 import { runCli } from './program.ts';
 
+expectLargeBuffers();
 const argv = process.argv.slice(2);
 const interrupted = new AbortController();
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {

@@ -13,10 +13,18 @@ import type { BlobRef } from './messages.ts';
 /** Chunks of one blob; bounds the requests that a ref of tiny chunks would cost. */
 export const MAX_CHUNKS = 1_048_576;
 
+/** What a line carries in this time may be on its way. */
+const IN_FLIGHT_MS = 2000;
+/** Chunks on their way before the line's speed is known. */
+const FIRST_WINDOW = 4;
+
 export interface FetchBlobOptions {
   /** Rejects with the signal's reason. */
   readonly signal?: AbortSignal;
-  /** Chunks asked for but not yet written, so memory is `window * chunkBytes`. @default 4 */
+  /**
+   * The most chunks that are asked for but not yet written, so memory is `window * chunkBytes`. On a slow line there are
+   * fewer, two at least: about what it carries in two seconds, because whatever else is sent waits behind them. @default 8
+   */
   readonly window?: number;
   /** Called after each chunk that the sink took, with the bytes it has in all. */
   readonly onProgress?: (bytes: number) => void;
@@ -96,7 +104,7 @@ async function fetchChunks(
   channel: Channel,
   ref: BlobRef,
   sink: BlobSink,
-  { signal, window = 4, onProgress, idleTimeoutMs = 30_000 }: FetchBlobOptions,
+  { signal, window = 8, onProgress, idleTimeoutMs = 30_000 }: FetchBlobOptions,
 ): Promise<void> {
   if (!Number.isSafeInteger(window) || window < 1) throw new RangeError(`window: ${window} is not 1 or more`);
   const count = chunkCount(ref);
@@ -106,7 +114,20 @@ async function fetchChunks(
   const inFlight: Promise<Uint8Array>[] = [];
   let nextIndex = sink.resumeAtChunk;
   let waiting: NodeJS.Timeout | undefined;
+  let allowed = Math.min(window, FIRST_WINDOW);
+  let chunkMs: number | undefined;
+  let lastChunkAt: number | undefined;
 
+  /** One more chunk is here: how many may be on their way goes by how long chunks have been taking. */
+  const pace = (): void => {
+    const now = performance.now();
+    if (lastChunkAt !== undefined) {
+      const ms = now - lastChunkAt;
+      chunkMs = chunkMs === undefined ? ms : 0.75 * chunkMs + 0.25 * ms;
+      allowed = Math.min(window, Math.max(2, Math.floor(IN_FLIGHT_MS / chunkMs)));
+    }
+    lastChunkAt = now;
+  };
   const ask = async (index: number): Promise<Uint8Array> => {
     const { message, body } = await channel.callWithBody(
       { type: 'chunk', digest: ref.digest, index },
@@ -128,7 +149,7 @@ async function fetchChunks(
 
   try {
     for (let index = sink.resumeAtChunk; index < count; index++) {
-      while (nextIndex < count && inFlight.length < window) {
+      while (nextIndex < count && inFlight.length < allowed) {
         const chunk = ask(nextIndex++);
         // Awaited below in order; until then a failure must not count as unhandled.
         chunk.catch(() => {});
@@ -138,6 +159,7 @@ async function fetchChunks(
       const bytes = await (inFlight.shift() as Promise<Uint8Array>);
       clearTimeout(waiting);
       waiting = undefined;
+      pace();
       await sink.write(bytes, index * ref.chunkBytes);
       stop.signal.throwIfAborted();
       onProgress?.(index * ref.chunkBytes + bytes.byteLength);

@@ -45,6 +45,7 @@ export {
 } from './identity.ts';
 export type { Invite } from './invite.ts';
 export { decodeInvite, encodeInvite } from './invite.ts';
+export { expectLargeBuffers } from './large-buffers.ts';
 export type { Limits } from './limits.ts';
 export { DEFAULT_LIMITS } from './limits.ts';
 export type { BlobRef, Message, MessageOf, MessageType, Proof, SiteReport } from './messages.ts';

@@ -101,7 +101,7 @@ export function createTrainRound(context: RunContext, fold: Fold, plan: TrainRou
     cohort.map((name) => [name, { state: 'pending', planned: undefined, movedAt: 0, pull: undefined }]),
   );
   const accepted = new Map<string, AcceptedUpdate>();
-  const window = Math.max(1, Math.min(4, Math.floor(CHUNKS_IN_FLIGHT / cohort.length)));
+  const window = Math.max(1, Math.min(8, Math.floor(CHUNKS_IN_FLIGHT / cohort.length)));
   const startedAt = now();
   let deadlineAt = startedAt + deadlines.roundSeconds * 1000;
   let extensions = 0;

@@ -41,7 +41,7 @@ export interface LinkCore {
   gone(reason: string): void;
 }
 
-/** Requests of one peer that may be unanswered at once; a blob takes its window of them, 4 by default. */
+/** Requests of one peer that may be unanswered at once; a blob takes its window of them, 8 by default. */
 export const MAX_CONCURRENT_REQUESTS = 256;
 
 /** Waits longer than this can't be timed by Node; they are as good as none. */

@@ -7,10 +7,11 @@ import { isIP, connect as netConnect } from 'node:net';
 import { checkServerIdentity, type PeerCertificate, connect as tlsConnect } from 'node:tls';
 import type { Authenticator, NatsConnection } from '@nats-io/nats-core';
 import { fromSeed } from '@nats-io/nkeys';
-import { connect as connectNats, credsAuthenticator, nkeyAuthenticator } from '@nats-io/transport-node';
+import { credsAuthenticator, nkeyAuthenticator } from '@nats-io/transport-node';
 import { serverAddresses } from '../addresses.ts';
 import { errorCode, ProtocolError } from '../errors.ts';
 import { unreachable } from './dial.ts';
+import { connectNats } from './whole-messages.ts';
 
 /** Who a node is to the NATS server: the text of its nkey seed file or of its credentials file. */
 export type NatsCredentials = { readonly nkeySeed: string } | { readonly creds: string };
