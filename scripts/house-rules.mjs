@@ -6,12 +6,13 @@ import { readFileSync } from 'node:fs';
 /** Package → what it may import of ours. ARCHITECTURE.md says why. */
 const allowed = {
   'shared-protocol': [],
+  privacy: [],
   'backend-onnxruntime': [],
   engine: ['backend-onnxruntime'],
   models: ['engine', 'shared-protocol'],
-  coordinator: ['shared-protocol'],
-  worker: ['shared-protocol', 'engine', 'models'],
-  cli: ['shared-protocol', 'engine', 'models', 'coordinator', 'worker'],
+  coordinator: ['shared-protocol', 'privacy'],
+  worker: ['shared-protocol', 'privacy', 'engine', 'models'],
+  cli: ['shared-protocol', 'privacy', 'engine', 'models', 'coordinator', 'worker'],
   testkit: ['shared-protocol'],
 };
 /** Text that a command writes for its user imports what the user has installed. */

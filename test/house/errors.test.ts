@@ -4,6 +4,7 @@ import { BACKEND_ERROR_CODES } from '@tributary/backend-onnxruntime';
 import { COORDINATOR_ERROR_CODES } from '@tributary/coordinator';
 import { ENGINE_ERROR_CODES } from '@tributary/engine';
 import { MODEL_ERROR_CODES } from '@tributary/models';
+import { PRIVACY_ERROR_CODES } from '@tributary/privacy';
 import { PROTOCOL_ERROR_CODES } from '@tributary/shared-protocol';
 import { WORKER_ERROR_CODES } from '@tributary/worker';
 import { CLI_ERROR_CODES } from 'tributary';
@@ -15,6 +16,7 @@ const inCode: string[] = [
   ...COORDINATOR_ERROR_CODES,
   ...ENGINE_ERROR_CODES,
   ...MODEL_ERROR_CODES,
+  ...PRIVACY_ERROR_CODES,
   ...WORKER_ERROR_CODES,
   ...CLI_ERROR_CODES,
 ];
