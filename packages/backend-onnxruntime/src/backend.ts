@@ -318,7 +318,7 @@ export class OnnxRuntimeBackend extends KernelBackend {
       const profiled = this.#profiled;
       for (const session of new Set(profiled.map(({ program }) => program.session))) session.endProfiling();
       const flushes = profiled.map(({ program, record }) => {
-        const times = profiles.lastRun(program.profile!);
+        const times = profiles.lastRun(program.profile!, this.options.device);
         const byOperator = shares(times, 'operator');
         return { ...record, peakBytes: program.peakBytes, byOperator, byKernel: shares(times, 'kernel') };
       });
@@ -436,7 +436,7 @@ export class OnnxRuntimeBackend extends KernelBackend {
     const peak = peakBytes(graph);
     const profile = this.#profiles?.next();
     const session = this.#runtime.createSession({
-      model: modelOf(graph),
+      model: modelOf(graph, this.options.device),
       parallel: peak >= PARALLEL_FROM_BYTES,
       gpuOutputs: graph.outputs.flatMap(({ bytes }, i) =>
         stay && bytes >= STAYS_FROM_BYTES ? [outputName(i)] : [],

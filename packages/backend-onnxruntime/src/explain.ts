@@ -3,6 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { FlushRecord } from './backend.ts';
+import type { Device } from './runtime.ts';
 
 /** Time spent in one operator, or in the operators that one kernel turned into. */
 export interface TimeShare {
@@ -49,8 +50,11 @@ export class Profiles {
     return join(this.#folder, `${this.#count++}-`);
   }
 
-  /** Times of the last run that was profiled under the prefix; the session has ended its profiling. */
-  lastRun(prefix: string): NodeTime[] {
+  /**
+   * Times of the last run that was profiled under the prefix; the session has ended its profiling. On a GPU, operators
+   * that its provider doesn't have are marked: each costs a copy to the processor and back.
+   */
+  lastRun(prefix: string, device: Device): NodeTime[] {
     const file = readdirSync(this.#folder).find((name) => join(this.#folder, name).startsWith(prefix));
     if (file === undefined) return [];
     const events = JSON.parse(readFileSync(join(this.#folder, file), 'utf8')) as ProfileEvent[];
@@ -59,7 +63,7 @@ export class Profiles {
     );
     return events.flatMap(({ cat, name, ts, dur, args }) =>
       cat === 'Node' && name.endsWith('_kernel_time') && ts >= lastStart
-        ? [{ operator: args.op_name ?? '?', kernel: kernelOf(name), milliseconds: dur / 1000 }]
+        ? [{ operator: operatorOf(args, device), kernel: kernelOf(name), milliseconds: dur / 1000 }]
         : [],
     );
   }
@@ -74,7 +78,11 @@ interface ProfileEvent {
   readonly name: string;
   readonly ts: number;
   readonly dur: number;
-  readonly args: { readonly op_name?: string };
+  readonly args: { readonly op_name?: string; readonly provider?: string };
+}
+
+function operatorOf({ op_name = '?', provider }: ProfileEvent['args'], device: Device): string {
+  return device !== 'cpu' && provider === 'CPUExecutionProvider' ? `${op_name} (on the CPU)` : op_name;
 }
 
 /** Nodes are named "12:Conv2D"; those that ONNX Runtime made itself have other names. */

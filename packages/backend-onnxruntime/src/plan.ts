@@ -12,6 +12,8 @@ import {
   type Value,
 } from './graph.ts';
 import { encodeModel, type ModelNode, type TensorType } from './proto.ts';
+import type { Device } from './runtime.ts';
+import { onWebgpu } from './webgpu-nodes.ts';
 
 export interface Plan {
   /** Operators with their attributes, types of inputs, constants, who feeds whom, and which values are wanted. */
@@ -82,8 +84,8 @@ export function plan(outputs: readonly Value[]): Plan {
 export const inputName = (index: number): string => `i${index}`;
 export const outputName = (index: number): string => `o${index}`;
 
-/** Returns the plan as an ONNX model whose inputs are i0, i1 … and whose outputs are o0, o1 … */
-export function modelOf({ nodes, externals, constants, outputs }: Plan): Uint8Array {
+/** Returns the plan as an ONNX model for a device, whose inputs are i0, i1 … and whose outputs are o0, o1 … */
+export function modelOf({ nodes, externals, constants, outputs }: Plan, device: Device): Uint8Array {
   const names: string[] = [];
   externals.forEach((value, i) => {
     names[value.place] = inputName(i);
@@ -100,16 +102,17 @@ export function modelOf({ nodes, externals, constants, outputs }: Plan): Uint8Ar
     dtype: value.dtype,
     shape: value.shape,
   });
-  const modelNodes = nodes.map(
-    (node, i): ModelNode => ({
+  const modelNodes = nodes.flatMap((node, i): ModelNode[] => {
+    const made = {
       op: node.op,
       domain: node.domain,
       attributes: node.attributes,
       inputs: node.inputs.map(nameOf),
       outputs: node.outputs.map(nameOf),
       name: `${i}:${node.kernel}`,
-    }),
-  );
+    };
+    return device === 'webgpu' ? onWebgpu(node, made) : [made];
+  });
   return encodeModel({
     nodes: modelNodes,
     initializers: constants.map((value) => ({ ...describe(value), bytes: bytesOf(value.constant!.data) })),

@@ -33,7 +33,7 @@ describe('runtime', () => {
   it('loads, compiles and runs in one synchronous call', () => {
     const runtime = new Runtime({ device: 'cpu', threads: 1, spin: false, arena: true });
     const graph = sum();
-    const session = runtime.createSession({ model: modelOf(graph), parallel: false, gpuOutputs: [] });
+    const session = runtime.createSession({ model: modelOf(graph, 'cpu'), parallel: false, gpuOutputs: [] });
     const feeds = Object.fromEntries(
       graph.externals.map((value, i) => [
         inputName(i),
@@ -47,7 +47,8 @@ describe('runtime', () => {
 
   it('cuda without its library: says what to do', () => {
     const runtime = new Runtime({ device: 'cuda', threads: 1, spin: false, arena: true });
-    const compile = () => runtime.createSession({ model: modelOf(sum()), parallel: false, gpuOutputs: [] });
+    const compile = () =>
+      runtime.createSession({ model: modelOf(sum(), 'cpu'), parallel: false, gpuOutputs: [] });
     expect(compile).toThrow(expect.objectContaining({ code: 'FED_ORT_DEVICE' }));
     expect(compile).toThrow(/CUDA 12/);
   });

@@ -1,0 +1,51 @@
+/**
+ * Operators that ONNX Runtime's WebGPU provider doesn't have, put together from those that it has. Left as they are,
+ * each would run on the processor, and its inputs and results be copied there and back: half of a training step.
+ */
+import type { Node } from './graph.ts';
+import type { ModelNode } from './proto.ts';
+
+/** Returns what computes the same as `made`, the model's form of `node`. */
+export function onWebgpu(node: Node, made: ModelNode): ModelNode[] {
+  const { inputs, outputs } = made;
+  const step = (op: string, from: readonly string[], to: string, attributes = {}): ModelNode => ({
+    ...made,
+    op,
+    domain: '',
+    attributes,
+    inputs: from,
+    outputs: [to],
+    name: `${made.name}/${to}`,
+  });
+  const [a, b] = inputs as readonly [string, string];
+  const result = outputs[0]!;
+  const between = (name: string): string => `${result}_${name}`;
+  switch (made.op) {
+    case 'Or':
+      return [
+        step('Not', [a], between('a')),
+        step('Not', [b], between('b')),
+        step('And', [between('a'), between('b')], between('neither')),
+        step('Not', [between('neither')], result),
+      ];
+    case 'IsNaN':
+      return [step('Equal', [a, a], between('itself')), step('Not', [between('itself')], result)];
+    case 'FusedMatMul': {
+      if (node.inputs.every(({ shape }) => shape.length === 2)) {
+        return [step('Gemm', inputs, result, made.attributes)];
+      }
+      const steps: ModelNode[] = [];
+      const factors = (['transA', 'transB'] as const).map((flag, i) => {
+        if (made.attributes[flag] !== 1) return inputs[i]!;
+        const rank = node.inputs[i]!.shape.length;
+        const perm = Array.from({ length: rank }, (_, axis) => axis);
+        perm.push(...perm.splice(-2).reverse());
+        steps.push(step('Transpose', [inputs[i]!], between(flag), { perm }));
+        return between(flag);
+      });
+      return [...steps, step('MatMul', factors, result)];
+    }
+    default:
+      return [made];
+  }
+}
