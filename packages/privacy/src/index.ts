@@ -1,4 +1,23 @@
 /** Privacy as mathematics on typed arrays. No I/O, no configuration, no tfjs. */
+
+export { gaussianDelta, gaussianEpsilon, gaussianStdDev } from './accounting/analytic-gaussian.ts';
+export type { NoiseBudget, StepsBudget } from './accounting/budget.ts';
+export { noiseMultiplierFor, stepsWithin } from './accounting/budget.ts';
+export type { DiscreteGaussianNoise, SkellamNoise } from './accounting/distributed-noise.ts';
+export { discreteGaussianRdp, discreteGaussianSumGap, skellamRdp } from './accounting/distributed-noise.ts';
+export { fixedSizeGaussianRdp } from './accounting/fixed-size-gaussian.ts';
+export type {
+  Accountant,
+  DiscreteGaussianSteps,
+  FixedSizeGaussian,
+  Mechanism,
+  PoissonGaussian,
+  SkellamSteps,
+} from './accounting/history.ts';
+export { deltaOf, epsilonOf, rdpOf } from './accounting/history.ts';
+export type { RdpCurve, RdpEpsilon } from './accounting/rdp.ts';
+export { composeRdp, RDP_ORDERS, rdpCurve, rdpDelta, rdpEpsilon } from './accounting/rdp.ts';
+export { subsampledGaussianRdp } from './accounting/subsampled-gaussian.ts';
 export type { PrivacyErrorCode } from './errors.ts';
 export { PRIVACY_ERROR_CODES, PrivacyError } from './errors.ts';
 export type { RandomWords } from './random.ts';
