@@ -80,9 +80,10 @@ export function createGaussianNoise({
       const spare = second & (SPARE - 1);
       if (spare >= sure[block]! && !accepts(block, place, spare)) continue;
       const distance = block * BLOCK + place;
-      if (second >>> 31 === 0) return distance;
+      // All ones or zero; arithmetic, as a branch that is taken every other time is slow.
+      const negative = second >> 31;
       // Zero has one sign only.
-      if (distance !== 0) return -distance;
+      if (distance !== 0 || negative === 0) return (distance ^ negative) - negative;
     }
   }
 

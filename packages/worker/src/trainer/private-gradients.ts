@@ -102,16 +102,21 @@ export function createPrivateGradients(
     method: layers === undefined ? 'microbatches' : 'ghost',
     async add(batch) {
       const count = batch.labels.length;
-      for (let start = 0; start < count; start += maxChunk) {
-        const part = slice(batch, start, Math.min(count, start + maxChunk));
+      for (let first = 0; first < count; first += maxChunk) {
+        const part = slice(batch, first, Math.min(count, first + maxChunk));
         const size =
           layers === undefined
             ? part.labels.length
             : paddedSize(part.labels.length, expectedBatchSize, maxChunk);
-        const result = await run(pad(part, size), part.labels.length);
-        for (let i = 0; i < dimension; i++) sum[i] = (sum[i] as number) + (result[i] as number);
-        clipped += result[dimension]!;
-        loss += result[dimension + 1]!;
+        const [tallies, ...sums] = await run(pad(part, size), part.labels.length);
+        let start = 0;
+        for (const values of sums) {
+          for (let i = 0; i < values.length; i++)
+            sum[start + i] = (sum[start + i] as number) + (values[i] as number);
+          start += values.length;
+        }
+        clipped += tallies![0]!;
+        loss += tallies![1]!;
       }
       records += count;
     },
@@ -138,17 +143,17 @@ export function createPrivateGradients(
 }
 
 /**
- * The clipped sum over trainable variables, one after the other, then how many records were clipped, then the sum of losses.
+ * Gives how many records were clipped and the sum of their losses, and then the clipped sum for each trainable variable.
  * Only the first `count` records are real; the others have a loss of 0.
  */
-type Run = (padded: Records, count: number) => Promise<Float32Array>;
+type Run = (padded: Records, count: number) => Promise<Float32Array[]>;
 
 /** All records in one pass. */
 function together(target: PrivateModel, ghosts: readonly GhostLayer[], clippingNorm: number): Run {
   const { model, trainable, objective } = target;
   const layers = ghosts.map(({ layer }) => layer);
   return async (records, count) => {
-    const result = tf.tidy(() => {
+    const results = tf.tidy(() => {
       const weights = lossWeights(target, records.labels, count);
       const { losses, taps } = tapLayers(layers, () => {
         const inputs = tf.tensor(records.images, [...records.shape]);
@@ -159,12 +164,18 @@ function together(target: PrivateModel, ghosts: readonly GhostLayer[], clippingN
       const norms = tf.sqrt(tf.addN(parts.map(({ squaredNorms }) => squaredNorms))) as tf.Tensor1D;
       const factors = clippingFactors(norms, clippingNorm);
       const sums = new Map(parts.flatMap((part) => [...part.sum(factors)]));
-      const ordered = trainable.map((variable) => sums.get(variable)!);
-      const reported = report(ordered, norms, losses, clippingNorm);
+      const result = [
+        tally(norms, losses, clippingNorm),
+        ...trainable.map((variable) => sums.get(variable)!),
+      ];
       tf.dispose([losses, ...taps.flatMap(({ input, gradient }) => [input, gradient])]);
-      return reported;
+      return result;
     });
-    return await readAndDispose(result);
+    try {
+      return await readAll(results);
+    } finally {
+      tf.dispose(results);
+    }
   };
 }
 
@@ -172,8 +183,8 @@ function together(target: PrivateModel, ghosts: readonly GhostLayer[], clippingN
 function oneByOne(target: PrivateModel, clippingNorm: number): Run {
   const { model, trainable, objective } = target;
   return async (records, count) => {
-    const dimension = trainable.reduce((sum, { size }) => sum + size, 0);
-    const total = tf.tidy(() => tf.variable(tf.zeros([dimension + 2]), false));
+    const shapes = [[2], ...trainable.map(({ shape }) => shape)];
+    const totals = tf.tidy(() => shapes.map((shape) => tf.variable(tf.zeros(shape), false)));
     try {
       for (let i = 0; i < count; i++) {
         const one = slice(records, i, i + 1);
@@ -187,16 +198,19 @@ function oneByOne(target: PrivateModel, clippingNorm: number): Run {
             return tf.sum(losses);
           }, [...trainable]);
           const gradients = trainable.map(({ name, shape }) => grads[name] ?? tf.zeros(shape));
-          const norm = tf.reshape(tf.sqrt(tf.addN(gradients.map((g) => tf.sum(tf.square(g))))), [1]);
-          const factor = clippingFactors(norm as tf.Tensor1D, clippingNorm);
+          const squares = tf.addN(gradients.map((gradient) => tf.sum(tf.square(gradient))));
+          const norms = tf.reshape(tf.sqrt(squares), [1]) as tf.Tensor1D;
+          const factor = clippingFactors(norms, clippingNorm);
           const clipped = gradients.map((gradient) => tf.mul(gradient, factor));
-          total.assign(tf.add(total, report(clipped, norm as tf.Tensor1D, losses!, clippingNorm)));
+          for (const [j, part] of [tally(norms, losses!, clippingNorm), ...clipped].entries()) {
+            totals[j]!.assign(tf.add(totals[j]!, part));
+          }
           losses!.dispose();
         });
       }
-      return (await total.data()) as Float32Array;
+      return await readAll(totals);
     } finally {
-      total.dispose();
+      tf.dispose(totals);
     }
   };
 }
@@ -206,23 +220,14 @@ function clippingFactors(norms: tf.Tensor1D, clippingNorm: number): tf.Tensor1D 
   return tf.div(clippingNorm, tf.maximum(norms, clippingNorm));
 }
 
-/** What a Run gives, as one tensor: one read. */
-function report(
-  sums: readonly tf.Tensor[],
-  norms: tf.Tensor1D,
-  losses: tf.Tensor,
-  clippingNorm: number,
-): tf.Tensor1D {
+/** How many norms are above the clipping norm, and the sum of the losses: [2]. */
+function tally(norms: tf.Tensor1D, losses: tf.Tensor, clippingNorm: number): tf.Tensor {
   const clipped = tf.sum(tf.cast(tf.greater(norms, clippingNorm), 'float32'));
-  return tf.concat1d([...sums, clipped, tf.sum(losses)].map((x) => tf.reshape(x, [-1]) as tf.Tensor1D));
+  return tf.stack([clipped, tf.sum(losses)]);
 }
 
-async function readAndDispose(tensor: tf.Tensor): Promise<Float32Array> {
-  try {
-    return (await tensor.data()) as Float32Array;
-  } finally {
-    tensor.dispose();
-  }
+function readAll(tensors: readonly tf.Tensor[]): Promise<Float32Array[]> {
+  return Promise.all(tensors.map((tensor) => tensor.data() as Promise<Float32Array>));
 }
 
 /** By record: its class's weight, or 0 from `count` on. */
