@@ -3,7 +3,6 @@
 export { gaussianDelta, gaussianEpsilon, gaussianStdDev } from './accounting/analytic-gaussian.ts';
 export type { NoiseBudget, StepsBudget } from './accounting/budget.ts';
 export { noiseMultiplierFor, stepsWithin } from './accounting/budget.ts';
-export type { DiscreteGaussianNoise, SkellamNoise } from './accounting/distributed-noise.ts';
 export { discreteGaussianRdp, discreteGaussianSumGap, skellamRdp } from './accounting/distributed-noise.ts';
 export { fixedSizeGaussianRdp } from './accounting/fixed-size-gaussian.ts';
 export type {
@@ -20,5 +19,19 @@ export { composeRdp, RDP_ORDERS, rdpCurve, rdpDelta, rdpEpsilon } from './accoun
 export { subsampledGaussianRdp } from './accounting/subsampled-gaussian.ts';
 export type { PrivacyErrorCode } from './errors.ts';
 export { PRIVACY_ERROR_CODES, PrivacyError } from './errors.ts';
+export type { AdaptiveClippingSettings, AdaptiveClippingState } from './mechanisms/adaptive-clipping.ts';
+export {
+  initAdaptiveClipping,
+  updateAdaptiveClipping,
+  updateNoiseMultiplier,
+} from './mechanisms/adaptive-clipping.ts';
+export type { Clipping } from './mechanisms/clipping.ts';
+export { clipToNorm } from './mechanisms/clipping.ts';
+export type { GaussianNoise } from './mechanisms/gaussian.ts';
+export { createGaussianNoise, noiseStdDev } from './mechanisms/gaussian.ts';
+export { rotate, rotateBack, rotatedLength } from './mechanisms/rotation.ts';
+export { roundedNorm, roundStochastically, stepsPerUnit } from './mechanisms/rounding.ts';
+export type { SkellamNoise } from './mechanisms/skellam.ts';
+export { createSkellamNoise, localVariance } from './mechanisms/skellam.ts';
 export type { RandomWords } from './random.ts';
 export { cryptoWords } from './random.ts';

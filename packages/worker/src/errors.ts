@@ -41,6 +41,7 @@ export const WORKER_ERROR_CODES = [
   'FED_TRAINER_LOSS_UNKNOWN',
   'FED_TRAINER_METRIC_UNKNOWN',
   'FED_TRAINER_DIVERGED',
+  'FED_TRAINER_BATCH_NORM',
 ] as const;
 export type WorkerErrorCode = (typeof WORKER_ERROR_CODES)[number];
 

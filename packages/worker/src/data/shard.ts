@@ -4,16 +4,19 @@
  * on the files and the seed alone, whatever the threads do.
  */
 import { availableParallelism, totalmem } from 'node:os';
+import { cryptoWords, type RandomWords } from '@tributary/privacy';
 import type { AugmentationPlan, InputPlan } from '@tributary/shared-protocol';
 import { WorkerError } from '../errors.ts';
 import { BatchOrder } from '../images/batch-order.ts';
 import { type BatchedTf, createBatchedPath } from '../images/batched.ts';
 import { ImageDataGenerator } from '../images/image-data-generator.ts';
+import { Mt19937 } from '../images/mt19937.ts';
 import { createImagePool, type ImagePool } from '../pipeline/image-pool.ts';
 import { createPixelCache } from '../pipeline/pixel-cache.ts';
 import { createRing, type PlannedBatch } from '../pipeline/ring.ts';
 import { fitStatistics } from './fit.ts';
 import { type Example, type Layout, readLayout, readTestLayout } from './layout.ts';
+import { samplePoisson } from './poisson-sampling.ts';
 import { findUnreadable, type Unreadable } from './verify.ts';
 
 export interface ShardOptions {
@@ -74,10 +77,29 @@ export interface TrainBatchesOptions {
   signal?: AbortSignal | undefined;
 }
 
+export interface PoissonBatchesOptions {
+  /** Probability of each training image to be in a batch, in (0, 1]. */
+  samplingRate: number;
+  /** Batches. */
+  steps: number;
+  /** Where the choice of images comes from, and their augmentation. @default node:crypto */
+  random?: RandomWords | undefined;
+  tf?: BatchedTf | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+/** A Poisson batch, or a part of one. */
+export interface PoissonPart extends Batch {
+  /** Whether this is the last part of its batch. An empty batch is one part without images. */
+  endsBatch: boolean;
+}
+
 export interface Shard {
   readonly report: ShardReport;
   /** Yields augmented, standardised, shuffled batches; the last of an epoch may be short. */
   trainBatches(options: TrainBatchesOptions): AsyncIterable<Batch>;
+  /** Yields Poisson samples of the images, augmented and standardised, in parts of at most `batchSize`. */
+  poissonBatches(options: PoissonBatchesOptions): AsyncIterable<PoissonPart>;
   /** Yields the test images in order, standardised but not augmented. */
   testBatches(options?: { signal?: AbortSignal | undefined }): AsyncIterable<Batch>;
   /** Ends every iteration and the image threads. */
@@ -90,6 +112,8 @@ const MAX_IMAGE_THREADS = 8;
 /** A batch as it was planned, and its examples. */
 interface PlannedExamples extends PlannedBatch {
   readonly examples: readonly Example[];
+  /** False: the batch goes on with the next. */
+  readonly endsBatch: boolean;
 }
 
 /**
@@ -158,24 +182,25 @@ async function fillShard(options: ShardOptions, layout: Layout, pool: ImagePool)
     planned: Iterable<PlannedExamples>,
     tf: BatchedTf | undefined,
     abort: AbortSignal | undefined,
-  ): AsyncGenerator<Batch> {
+  ): AsyncGenerator<PoissonPart> {
     const signals = abort === undefined ? [ended.signal] : [ended.signal, abort];
     const augment = tf && path === 'batched' ? createBatchedPath(tf, generator) : undefined;
     // Engines copy what they are given, but not all of them from shared memory.
     const own = spares.pop() ?? new Float32Array(batchSize * length);
     try {
       for await (const { batch, slot } of ring.batches(planned, augment ? 'bytes' : 'floats', signals)) {
-        const { examples, transforms } = batch;
+        const { examples, transforms, endsBatch } = batch;
         const n = examples.length;
         let images: Float32Array;
-        if (augment && transforms) {
+        if (augment && transforms && n > 0) {
           const pixels = examples.map((_, i) => new Uint8Array(slot, i * length, length));
           images = await augment(pixels, shape, transforms);
         } else {
           images = own.subarray(0, n * length);
           images.set(new Float32Array(slot, 0, n * length));
         }
-        yield { images, shape: [n, ...shape], labels: Int32Array.from(examples, ({ label }) => label) };
+        const labels = Int32Array.from(examples, ({ label }) => label);
+        yield { images, shape: [n, ...shape], labels, endsBatch };
       }
     } finally {
       spares.push(own);
@@ -187,16 +212,39 @@ async function fillShard(options: ShardOptions, layout: Layout, pool: ImagePool)
     const total = steps ?? (epochs ?? 1) * order.length;
     for (let step = 0; step < total; step++) {
       const { indices, random } = order.next();
-      const examples = Array.from(indices, (index) => train[index]!);
-      const transforms = examples.map(() => generator.getRandomTransform(shape, random));
-      yield { examples, files: examples.map(({ file }) => file), transforms, rank: 'train' };
+      yield planned(
+        Array.from(indices, (index) => train[index]!),
+        random,
+      );
     }
+  }
+
+  function* planPoisson({
+    samplingRate,
+    steps,
+    random = cryptoWords(),
+  }: PoissonBatchesOptions): Generator<PlannedExamples> {
+    const transforms = new Mt19937(random());
+    for (let step = 0; step < steps; step++) {
+      const chosen = samplePoisson(train.length, samplingRate, random).map((index) => train[index]!);
+      let at = 0;
+      do {
+        const part = chosen.slice(at, at + batchSize);
+        at += batchSize;
+        yield planned(part, transforms, at >= chosen.length);
+      } while (at < chosen.length);
+    }
+  }
+
+  function planned(examples: readonly Example[], random: Mt19937, endsBatch = true): PlannedExamples {
+    const transforms = examples.map(() => generator.getRandomTransform(shape, random));
+    return { examples, files: examples.map(({ file }) => file), transforms, rank: 'train', endsBatch };
   }
 
   function* planTesting(): Generator<PlannedExamples> {
     for (let at = 0; at < test.length; at += batchSize) {
       const examples = test.slice(at, at + batchSize);
-      yield { examples, files: examples.map(({ file }) => file), rank: 'test' };
+      yield { examples, files: examples.map(({ file }) => file), rank: 'test', endsBatch: true };
     }
   }
 
@@ -210,6 +258,7 @@ async function fillShard(options: ShardOptions, layout: Layout, pool: ImagePool)
       unreadable,
     },
     trainBatches: (request) => batches(planTraining(request), request.tf, request.signal),
+    poissonBatches: (request) => batches(planPoisson(request), request.tf, request.signal),
     testBatches: (request = {}) => batches(planTesting(), undefined, request.signal),
     close: async () => {
       ended.abort(new DOMException('The shard was closed', 'AbortError'));

@@ -58,7 +58,8 @@ export function createRing({ pool, cache, length, batchSize }: RingOptions): Rin
       transform: transforms?.[i],
     }));
     const job: ImageJob = { tasks, claims: newClaims(tasks.length), target, output };
-    const done = pool.run(job);
+    // A Poisson batch may be empty.
+    const done = files.length === 0 ? Promise.resolve() : pool.run(job);
     const settled = done
       .catch(() => {})
       .then(() => {

@@ -108,6 +108,7 @@ function unseed(layer: tf.layers.Layer): void {
   if ('seed' in layer) layer.seed = undefined;
 }
 
-function allLayers(model: tf.LayersModel): tf.layers.Layer[] {
+/** All layers, those of nested models too. */
+export function allLayers(model: tf.LayersModel): tf.layers.Layer[] {
   return model.layers.flatMap((layer) => (layer instanceof tf.LayersModel ? allLayers(layer) : [layer]));
 }

@@ -11,6 +11,7 @@ import type { TrainerSetup } from '../agent/trainer-keeper.ts';
 import { openShard, type Shard } from '../data/shard.ts';
 import { openLocalModel } from './local-model.ts';
 import type { EvaluateJob, FromTrainer, JobResult, ToTrainer, TrainJob } from './messages.ts';
+import { trainPrivateRound } from './private-training.ts';
 import { evaluateModel, type JobContext, type JobOptions, type Timing, trainRound } from './train.ts';
 
 /** Progress goes out when it has grown by this much. */
@@ -103,12 +104,13 @@ async function prepare(setup: TrainerSetup): Promise<FromTrainer> {
 async function train(job: TrainJob, options: JobOptions): Promise<FromTrainer> {
   const { tensors } = decodeFrame(await readFile(job.globalFile));
   crashPoint('trainer:before-training');
-  const { round, learningRate } = job;
-  const { update, numExamples, metrics } = await trainRound(
-    prepared(),
-    { round, learningRate, global: tensors },
-    { ...options, onTiming: tellIfItWaited },
-  );
+  const { round, learningRate, privacy } = job;
+  const plan = { round, learningRate, global: tensors };
+  const telling = { ...options, onTiming: tellIfItWaited };
+  const { update, numExamples, metrics } =
+    privacy === undefined
+      ? await trainRound(prepared(), plan, telling)
+      : await trainPrivateRound(prepared(), { ...plan, privacy }, telling);
   crashPoint('trainer:before-update');
   // What took so long to make is not thrown away for want of room.
   const frame = encodeFrame(update, { round });

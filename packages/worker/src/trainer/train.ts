@@ -6,6 +6,7 @@
 import { createHash } from 'node:crypto';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { tf, withSeededRandom } from '@tributary/engine';
+import type { RandomWords } from '@tributary/privacy';
 import { crashPoint, type FederationView, type Tensor } from '@tributary/shared-protocol';
 import { WorkerError } from '../errors.ts';
 import type { BatchedTf } from '../images/batched.ts';
@@ -23,6 +24,14 @@ export interface TrainingData {
     tf?: BatchedTf | undefined;
     signal?: AbortSignal | undefined;
   }): AsyncIterable<TrainingBatch>;
+  /** Poisson samples, in parts; not asked for where there is no training example. */
+  poissonBatches(options: {
+    samplingRate: number;
+    steps: number;
+    random: RandomWords;
+    tf?: BatchedTf | undefined;
+    signal?: AbortSignal | undefined;
+  }): AsyncIterable<TrainingBatch & { readonly endsBatch: boolean }>;
   testBatches(options?: { signal?: AbortSignal | undefined }): AsyncIterable<TrainingBatch>;
 }
 
@@ -185,13 +194,13 @@ export async function evaluateModel(
   return { numExamples: done, metrics: averages.result(), confusion };
 }
 
-function objectiveOf({ federation, local }: JobContext): Objective {
+export function objectiveOf({ federation, local }: JobContext): Objective {
   const { loss, metrics } = federation.training;
   return createObjective({ loss, metrics, units: local.units, numClasses: federation.classes.length });
 }
 
 /** Loss weight by class index, or undefined when all weigh 1. */
-function classWeightsOf({ training, classes }: FederationView): Float32Array | undefined {
+export function classWeightsOf({ training, classes }: FederationView): Float32Array | undefined {
   if (Object.keys(training.classWeights).length === 0) return undefined;
   return Float32Array.from(classes, (name) => training.classWeights[name] ?? 1);
 }
@@ -257,7 +266,7 @@ async function readAndDispose(measured: Measured): Promise<Record<string, number
 }
 
 /** Measures a loop over batches: how long it ran, and how much of that it waited for the next. */
-function createClock() {
+export function createClock() {
   const startedAt = performance.now();
   let waitedMs = 0;
   return {

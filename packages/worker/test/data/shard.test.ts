@@ -116,6 +116,44 @@ describe('openShard', () => {
     expect(made[2]).toEqual(made[0]);
   });
 
+  it.each(['exact', 'batched'] as const)('gives Poisson batches in parts, path %s', async (path) => {
+    await writeClasses('train', { cat: 6, dog: 6 });
+    if (path === 'batched') await tf.setBackend('cpu');
+    for (const imageThreads of [0, 2]) {
+      const shard = await openShard(options({ augment: { path, horizontalFlip: true }, imageThreads }));
+      const sizes: number[] = [];
+      let size = 0;
+      for await (const part of shard.poissonBatches({ samplingRate: 0.3, steps: 60, tf })) {
+        const n = part.labels.length;
+        expect(part.shape).toEqual([n, 5, 6, 1]);
+        expect(part.images.length).toBe(n * 30);
+        expect(n).toBeLessThanOrEqual(4);
+        size += n;
+        if (!part.endsBatch) continue;
+        sizes.push(size);
+        size = 0;
+      }
+      await shard.close();
+      expect(sizes).toHaveLength(60);
+      // Binomial of 720 at 0.3: 216, standard deviation 12.3. All of one size: never, and one above 4 surely.
+      expect(Math.abs(sizes.reduce((a, b) => a + b) - 216)).toBeLessThan(6 * 12.3);
+      expect(new Set(sizes).size).toBeGreaterThan(2);
+      expect(Math.max(...sizes)).toBeGreaterThan(4);
+    }
+  });
+
+  it('gives empty Poisson batches too', async () => {
+    await writeClasses('train', { cat: 1, dog: 1 });
+    const shard = await openShard(options());
+    const sizes: number[] = [];
+    for await (const part of shard.poissonBatches({ samplingRate: 1e-12, steps: 3 })) {
+      expect(part).toMatchObject({ shape: [0, 5, 6, 1], endsBatch: true });
+      sizes.push(part.labels.length);
+    }
+    expect(sizes).toEqual([0, 0, 0]);
+    await shard.close();
+  });
+
   it('fails the batch of an image that was damaged after the check, and names it', async () => {
     await writeClasses('train', { cat: 3, dog: 3 });
     const shard = await openShard(options({ maxCacheBytes: 0 }));

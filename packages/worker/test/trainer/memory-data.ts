@@ -8,6 +8,7 @@ import {
   inputSchema,
   trainingSchema,
 } from '@tributary/shared-protocol';
+import { samplePoisson } from '../../src/data/poisson-sampling.ts';
 import type { TrainingBatch, TrainingData } from '../../src/trainer/train.ts';
 
 export interface Examples {
@@ -33,6 +34,15 @@ export function memoryData(train: Examples, test: Examples, batchSize: number): 
             order.slice(i, i + batchSize).map(([, index]) => index),
           );
         }
+      }
+    },
+    async *poissonBatches({ samplingRate, steps, random }) {
+      for (let step = 0; step < steps; step++) {
+        const chosen = samplePoisson(train.labels.length, samplingRate, random);
+        // In two parts, of which one may be empty.
+        const half = chosen.length >> 1;
+        yield { ...batchOf(train, chosen.slice(0, half)), endsBatch: false };
+        yield { ...batchOf(train, chosen.slice(half)), endsBatch: true };
       }
     },
     async *testBatches() {
