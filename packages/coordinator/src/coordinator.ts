@@ -53,7 +53,7 @@ export interface CoordinatorOptions {
 
 export interface RunSummary {
   readonly runId: string;
-  readonly reason: 'rounds' | 'early-stopping' | 'stopped' | 'failed';
+  readonly reason: Extract<RunEvent, { type: 'finished' }>['reason'];
   /** In a sentence, for a person. */
   readonly message: string;
   /** Rounds committed. */
@@ -275,7 +275,8 @@ async function start(
 
   /** Whether the log says that the run came to a good end. */
   function isOver(): boolean {
-    return state.finished?.reason === 'rounds' || state.finished?.reason === 'early-stopping';
+    const ends: readonly (string | undefined)[] = ['rounds', 'early-stopping', 'privacy-budget'];
+    return ends.includes(state.finished?.reason);
   }
 
   function invite({ uses, expiresMs }: { readonly uses?: number; readonly expiresMs?: number } = {}): string {
@@ -398,12 +399,12 @@ async function start(
         evaluateCentrally: options.evaluateCentrally,
       });
       const last = lastRound(context);
-      return await finish(
-        reason,
-        reason === 'rounds'
-          ? `all ${last} rounds are done; the best model is that of round ${bestRound(state)}`
-          : `no improvement in ${federation.earlyStopping?.patience} evaluations; the best model is that of round ${bestRound(state)}`,
-      );
+      const why = {
+        rounds: `all ${last} rounds are done`,
+        'early-stopping': `no improvement in ${federation.earlyStopping?.patience} evaluations`,
+        'privacy-budget': `the privacy budget has no room for round ${last + 1}`,
+      }[reason];
+      return await finish(reason, `${why}; the best model is that of round ${bestRound(state)}`);
     } catch (error) {
       if (error instanceof RoundFailed) return await finish('failed', error.message);
       if (adminStop !== undefined) return await finish('stopped', `stopped: ${adminStop}`);

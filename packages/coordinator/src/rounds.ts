@@ -7,6 +7,7 @@ import { type GlobalModel, globalModel, readCheckpoint, writeCheckpoint } from '
 import type { Desk, Phase } from './desk.ts';
 import { CoordinatorError } from './errors.ts';
 import { improves, weightedMetrics } from './metrics.ts';
+import { affordable, BudgetSpent, epsilonOfAll, mostSpent } from './privacy-books.ts';
 import type { RunContext } from './round/context.ts';
 import { createEvaluation } from './round/evaluation.ts';
 import { waitForQuorum } from './round/quorum.ts';
@@ -28,7 +29,9 @@ export interface RoundsOptions {
 }
 
 /** Plays all rounds that are left and returns why there are no more. Rejects with RoundFailed or the signal's reason. */
-export async function playRounds(options: RoundsOptions): Promise<'rounds' | 'early-stopping'> {
+export async function playRounds(
+  options: RoundsOptions,
+): Promise<'rounds' | 'early-stopping' | 'privacy-budget'> {
   const { context, strategy } = options;
   const { federation, state } = context;
   const fold = createFold(context.manifest, strategy);
@@ -37,7 +40,12 @@ export async function playRounds(options: RoundsOptions): Promise<'rounds' | 'ea
   if (shouldStop(context)) return 'early-stopping';
 
   for (let round = lastRound(context) + 1; round <= federation.rounds; round++) {
-    published = await playRound(round);
+    try {
+      published = await playRound(round);
+    } catch (error) {
+      if (error instanceof BudgetSpent) return 'privacy-budget';
+      throw error;
+    }
     if (shouldStop(context)) return 'early-stopping';
   }
   return 'rounds';
@@ -122,6 +130,7 @@ export async function playRounds(options: RoundsOptions): Promise<'rounds' | 'ea
       ...measured,
       best: isBest(context, measured),
       seconds: (performance.now() - startedAt) / 1000,
+      ...epsilonOfAll(context),
     };
     const expelled = facts.find(({ name }) => state.members.get(name)?.revoked);
     if (expelled) {
@@ -142,6 +151,7 @@ export async function playRounds(options: RoundsOptions): Promise<'rounds' | 'ea
       updates: facts.length,
       seconds: commit.seconds,
       best: commit.best,
+      ...mostSpent(context, commit),
     });
     return next;
   }
@@ -170,7 +180,7 @@ export async function playRounds(options: RoundsOptions): Promise<'rounds' | 'ea
     const again = state.open?.round === round;
     options.phase.regathering = again ? round : undefined;
     options.phase.begin();
-    const ready = await waitForQuorum(context, round);
+    const ready = affordable(context, round, await waitForQuorum(context, round));
     const { cohort, learningRate } = strategy.configureTrain(current.state, { round, ready });
     const model = await publish();
     crashPoint('coordinator:before-round-record');

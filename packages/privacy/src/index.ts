@@ -35,3 +35,5 @@ export type { SkellamNoise } from './mechanisms/skellam.ts';
 export { createSkellamNoise, localVariance } from './mechanisms/skellam.ts';
 export type { RandomWords } from './random.ts';
 export { cryptoWords } from './random.ts';
+export type { RecordLevelRound } from './record-level.ts';
+export { epsilonSpent, poissonSampling } from './record-level.ts';

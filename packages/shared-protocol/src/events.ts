@@ -89,12 +89,17 @@ export type RunEvent = { readonly at: number } & (
       readonly updates: number;
       readonly seconds: number;
       readonly best: boolean;
+      /** Of the site that has spent most, and the budget; there when the run is private. */
+      readonly privacy?: {
+        readonly epsilonSpent: number;
+        readonly budget: { epsilon: number; delta: number };
+      };
     }
   | { readonly type: 'warning'; readonly message: string }
   | {
       readonly type: 'finished';
       readonly round: number;
-      readonly reason: 'rounds' | 'early-stopping' | 'stopped' | 'failed';
+      readonly reason: 'rounds' | 'early-stopping' | 'privacy-budget' | 'stopped' | 'failed';
       readonly bestRound: number;
       readonly message: string;
     }

@@ -50,12 +50,20 @@ export type { Limits } from './limits.ts';
 export { DEFAULT_LIMITS } from './limits.ts';
 export type { BlobRef, Message, MessageOf, MessageType, Proof, SiteReport } from './messages.ts';
 export { blobRefSchema, messageSchema, PROTOCOL_VERSION, siteReportSchema } from './messages.ts';
-export type { AugmentationPlan, FederationView, InputPlan, OptimizerPlan, TrainingPlan } from './plan.ts';
+export type {
+  AugmentationPlan,
+  FederationView,
+  InputPlan,
+  OptimizerPlan,
+  PrivacyPlan,
+  TrainingPlan,
+} from './plan.ts';
 export {
   augmentationSchema,
   federationViewSchema,
   inputSchema,
   optimizerSchema,
+  privacySchema,
   scheduleSchema,
   trainingSchema,
 } from './plan.ts';

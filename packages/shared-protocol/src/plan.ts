@@ -112,6 +112,24 @@ export const trainingSchema = z.strictObject({
 });
 export type TrainingPlan = z.infer<typeof trainingSchema>;
 
+/** What protects a site's records, and how much of it a run may use up. */
+export const privacySchema = z.strictObject({
+  differentialPrivacy: z.strictObject({
+    /** Whom it protects: `record`, each image of a site, by DP-SGD at the site (Abadi et al. 2016, arXiv 1607.00133). */
+    unit: z.literal('record'),
+    /** L2 norm to which the gradient of one image is scaled down. */
+    clippingNorm: z.number().positive(),
+    /** Standard deviation of the noise in a step's sum of gradients, in clipping norms. */
+    noiseMultiplier: z.number().positive(),
+  }),
+  /** The most that each site spends in the whole run; a round beyond it is refused. */
+  budget: z.strictObject({
+    epsilon: z.number().positive(),
+    delta: z.number().gt(0).lt(1),
+  }),
+});
+export type PrivacyPlan = z.infer<typeof privacySchema>;
+
 /** All that a site must know to take part; sent in `welcome`. */
 export const federationViewSchema = z.strictObject({
   name: z.string(),
@@ -125,6 +143,8 @@ export const federationViewSchema = z.strictObject({
   input: inputSchema,
   augmentation: augmentationSchema,
   training: trainingSchema,
+  /** Absent: updates leave the sites as they are. A worker that does not know the key refuses the federation. */
+  privacy: privacySchema.optional(),
   /** A site stops when a larger share of its images than this can't be read, in [0, 1]. */
   maxUnreadableShare: z.number().min(0).max(1),
   /** Keras JSON of the LayersModel, as text; its SHA-256 is in the configuration's digest. */

@@ -1,6 +1,6 @@
 /** `tributary demo`: a whole federation on this machine, from real digits to a measured model. */
 import { Command } from 'commander';
-import { ENGINE_CHOICES, oneOf, wholeNumber } from '../arguments.ts';
+import { ENGINE_CHOICES, oneOf, positiveNumber, wholeNumber } from '../arguments.ts';
 import { type CliContext, printJson } from '../context.ts';
 
 interface Flags {
@@ -9,11 +9,15 @@ interface Flags {
   readonly seed: number;
   readonly engine: (typeof ENGINE_CHOICES)[number];
   readonly transport: (typeof TRANSPORTS)[number];
+  readonly private?: boolean;
+  readonly epsilon: number;
   readonly keep?: boolean;
   readonly json?: boolean;
 }
 
 export const DEMO_ROUNDS = 12;
+/** A usual bound of a strong guarantee for each record. */
+const DEMO_EPSILON = 8;
 const TRANSPORTS = ['socketio', 'nats'] as const;
 
 export function demoCommand(context: CliContext): Command {
@@ -34,11 +38,23 @@ export function demoCommand(context: CliContext): Command {
       oneOf(TRANSPORTS),
       'socketio',
     )
+    .option('--private', 'protect each digit by differential privacy (DP-SGD at the sites)')
+    .option(
+      '--epsilon <number>',
+      'with --private: the most that a site may spend, at delta 1e-5',
+      positiveNumber(1000),
+      DEMO_EPSILON,
+    )
     .option('--keep', 'keep the run of the last demo beside the new one')
     .action(async (_options: unknown, command: Command) => {
-      const { json = false, keep = false, ...flags } = command.optsWithGlobals<Flags>();
+      const { json = false, keep = false, epsilon, ...flags } = command.optsWithGlobals<Flags>();
       const { runDemo } = await import('../demo/run-demo.ts');
-      const result = await runDemo(context, { ...flags, keep, json });
+      const result = await runDemo(context, {
+        ...flags,
+        epsilon: flags.private ? epsilon : undefined,
+        keep,
+        json,
+      });
       if (json) printJson(context, { type: 'demo', ...result });
     });
 }

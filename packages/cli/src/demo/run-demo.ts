@@ -22,7 +22,7 @@ import { listeningTransport } from '../transports.ts';
 import { openDigits, writeDigits } from './digits.ts';
 import { type DemoNatsServer, startDemoNatsServer } from './nats-server.ts';
 import { confusionTable, holdingsTable } from './report.ts';
-import { DIGIT_CLASSES, demoFederation, siteNames } from './settings.ts';
+import { DIGIT_CLASSES, demoFederation, PRIVATE_DELTA, siteNames } from './settings.ts';
 import { type Split, splitDigits } from './split.ts';
 import { startWorkerProcess, type WorkerProcess } from './worker-process.ts';
 
@@ -33,6 +33,8 @@ export interface DemoOptions {
   readonly seed: number;
   readonly engine: string;
   readonly transport: 'socketio' | 'nats';
+  /** With differential privacy for each digit: the most that a site may spend. @default without */
+  readonly epsilon: number | undefined;
   readonly keep: boolean;
   readonly json: boolean;
 }
@@ -44,6 +46,8 @@ export interface DemoResult {
   readonly confusion: readonly (readonly number[])[];
   readonly sites: Readonly<Record<string, number>>;
   readonly seconds: number;
+  /** Of the site that spent most; there when the demo was private. */
+  readonly epsilonSpent?: number;
   /** Absolute paths. */
   readonly runDir: string;
   readonly modelDir: string;
@@ -102,6 +106,10 @@ export async function runDemo(context: CliContext, options: DemoOptions): Promis
     const bySite = Object.fromEntries(
       last?.sites.map((site) => [site.name, site.metrics['accuracy'] ?? 0]) ?? [],
     );
+    const epsilonSpent = played.events.reduce(
+      (most, event) => (event.type === 'committed' ? (event.privacy?.epsilonSpent ?? most) : most),
+      0,
+    );
     const seconds = (performance.now() - startedAt) / 1000;
     const { loss = Number.NaN, accuracy = Number.NaN } = last?.central ?? {};
 
@@ -114,8 +122,16 @@ export async function runDemo(context: CliContext, options: DemoOptions): Promis
     );
     say(dim('  what the digit is (rows), what the model says (columns)'));
     for (const line of confusionTable(confusion, DIGIT_CLASSES, context.colours)) say(line);
-    say(dim('\n  accuracy on the test images of each site'));
-    for (const site of sites) say(`  ${padEnd(site, 8)}  ${formatMetric(bySite[site])}`);
+    if (options.epsilon === undefined) {
+      say(dim('\n  accuracy on the test images of each site'));
+      for (const site of sites) say(`  ${padEnd(site, 8)}  ${formatMetric(bySite[site])}`);
+    } else {
+      say(
+        `\n${bold(`Privacy: epsilon ${epsilonSpent.toFixed(2)} of ${options.epsilon}`)} ${dim(`at delta ${PRIVATE_DELTA}`)}`,
+      );
+      say(dim('of each digit at its site, by the books of the coordinator; every site keeps its own'));
+      if (played.summary.reason === 'privacy-budget') say(`  ${played.summary.message}`);
+    }
     say(`\n  run folder  ${shown(runDir)}`);
     say(`  curves      ${shown(plot)}`);
     say(`  model       ${shown(modelDir)}  ${dim('a TensorFlow.js LayersModel')}`);
@@ -124,7 +140,8 @@ export async function runDemo(context: CliContext, options: DemoOptions): Promis
         `\n  ${formatSeconds(seconds)} in all. Try: npm run tributary -- predict ${shown(modelDir)} ${shown(join(dataDir, split.files[0]!.path))}\n`,
       ),
     );
-    return { loss, accuracy, confusion, sites: bySite, seconds, runDir, modelDir, plot };
+    const privacy = options.epsilon === undefined ? {} : { epsilonSpent };
+    return { loss, accuracy, confusion, sites: bySite, seconds, ...privacy, runDir, modelDir, plot };
   } finally {
     session.end();
   }

@@ -5,6 +5,8 @@ const SITE_NAMES = ['north', 'harbour', 'hill', 'island', 'valley', 'lake', 'for
 
 export const DIGIT_CLASSES: readonly string[] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9'];
 
+export const PRIVATE_DELTA = 1e-5;
+
 /** The first `count` of the demo's site names, at most 8. */
 export function siteNames(count: number): string[] {
   return SITE_NAMES.slice(0, count);
@@ -16,10 +18,12 @@ export function demoFederation(options: {
   sites: number;
   seed: number;
   dataDir: string;
+  /** The most that each site may spend of its digits' privacy, at PRIVATE_DELTA. @default without privacy */
+  epsilon?: number | undefined;
   /** A NATS server to listen at. @default a port of the coordinator's own */
   nats?: NonNullable<NonNullable<FederationConfig['server']>['nats']> | undefined;
 }): FederationConfig {
-  const { rounds, sites, seed, dataDir, nats } = options;
+  const { rounds, sites, seed, dataDir, epsilon, nats } = options;
   return {
     name: 'digits',
     seed,
@@ -34,11 +38,20 @@ export function demoFederation(options: {
       zoomRange: 0.08,
     },
     training: {
-      optimizer: { name: 'adam', learningRate: 2e-3 },
-      batchSize: 32,
+      ...(epsilon === undefined
+        ? { optimizer: { name: 'adam', learningRate: 2e-3 }, batchSize: 32 }
+        : { optimizer: { name: 'adam', learningRate: 2e-3 }, batchSize: 256 }),
       epochs: 1,
       learningRateSchedule: { kind: 'cosine', totalRounds: rounds, minFactor: 0.1 },
     },
+    ...(epsilon === undefined
+      ? {}
+      : {
+          privacy: {
+            differentialPrivacy: { unit: 'record', clippingNorm: 1, noiseMultiplier: 1 },
+            budget: { epsilon, delta: PRIVATE_DELTA },
+          },
+        }),
     rounds,
     cohort: { size: 'all', quorum: sites },
     deadlines: { roundSeconds: 600, quorumSeconds: 120, heartbeatSeconds: 1, rejoinSeconds: 30 },

@@ -82,8 +82,13 @@ export function createRunView(options: RunViewOptions): RunView {
     table ??= openTable(evaluated);
     const own: Metrics = evaluated?.metrics ?? {};
     const ofSite = (name: string) => evaluated?.sites.find((site) => site.name === name)?.metrics[metric];
+    const { privacy } = event;
+    const spent =
+      privacy === undefined
+        ? ''
+        : colours.dim(`  epsilon ${privacy.epsilonSpent.toFixed(2)} of ${privacy.budget.epsilon}`);
     print(
-      table.row([
+      `${table.row([
         String(event.round),
         cohort.length === 0 ? String(event.updates) : `${event.updates}/${cohort.length}`,
         formatCount(event.numExamples),
@@ -92,7 +97,7 @@ export function createRunView(options: RunViewOptions): RunView {
         ...columns.map((name) => formatMetric(ofSite(name))),
         formatMetric(evaluated?.central?.[metric]),
         `${formatSeconds(secondsOf(event))}${event.best ? colours.green(' ●') : '  '}`,
-      ]),
+      ])}${spent}`,
     );
     for (const site of sites.values()) Object.assign(site, { state: 'idle', progress: 0, done: false });
   };

@@ -13,6 +13,7 @@ import {
 import { ConfigError } from '../errors.ts';
 import { describeIssues } from './issues.ts';
 import { checkConfig } from './load.ts';
+import { unsoundModel } from './privacy-rules.ts';
 import type { FederationConfig, FederationSettings } from './schema.ts';
 
 /** A model as numbers and text: what the coordinator needs of it, without TensorFlow.js. */
@@ -33,11 +34,12 @@ export interface TensorShape {
 
 /** Plain JSON. `digest` covers all but `server`, `invites` and `runDir`, which may change between starts. */
 export interface ResolvedFederation
-  extends Omit<FederationSettings, 'model' | 'input' | 'training' | 'augmentation'> {
+  extends Omit<FederationSettings, 'model' | 'input' | 'training' | 'augmentation' | 'evaluation'> {
   readonly model: string;
   readonly input: InputPlan;
   readonly augmentation: AugmentationPlan;
   readonly training: TrainingPlan;
+  readonly evaluation: Omit<FederationSettings['evaluation'], 'sites'> & { readonly sites: boolean };
   readonly topology: string;
   readonly frozenWeights: readonly string[];
   /** The global model's tensors (float32), in their order on the wire. */
@@ -99,12 +101,18 @@ export function resolveFederation(
       });
     }
   }
+  const unsound = unsoundModel(settings.privacy, artifact.topology);
+  if (unsound !== undefined) issues.push({ path: 'model', value: artifact.name, message: unsound });
   if (issues.length > 0) throw new ConfigError(file, issues);
 
   const { server, invites, runDir, model: _model, ...rest } = settings;
   const described = {
     ...rest,
     model: artifact.name,
+    evaluation: {
+      ...settings.evaluation,
+      sites: settings.evaluation.sites ?? settings.privacy === undefined,
+    },
     input: section(inputSchema, { height: 224, width: 224, ...defined(settings.input) }, file),
     training: section(trainingSchema, { ...trainingDefaults(settings), ...defined(settings.training) }, file),
     topology: artifact.topology,
@@ -138,6 +146,7 @@ export function federationView(
     input,
     augmentation,
     training,
+    privacy,
     maxUnreadableShare,
     topology,
     frozenWeights,
@@ -153,6 +162,7 @@ export function federationView(
     input,
     augmentation,
     training,
+    ...(privacy === undefined ? {} : { privacy }),
     maxUnreadableShare,
     topology,
     frozenWeights: [...frozenWeights],

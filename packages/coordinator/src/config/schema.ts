@@ -2,8 +2,15 @@
  * The federation's configuration: every key, its range and its default. What is written here is what
  * `tributary.config.ts` accepts; anything else is an error that names the key.
  */
-import { addressSchema, augmentationSchema, inputSchema, trainingSchema } from '@tributary/shared-protocol';
+import {
+  addressSchema,
+  augmentationSchema,
+  inputSchema,
+  privacySchema,
+  trainingSchema,
+} from '@tributary/shared-protocol';
 import { z } from 'zod';
+import { unsoundWithPrivacy } from './privacy-rules.ts';
 
 /** Builds a tf.LayersModel; typed loosely here because the coordinator imports no TensorFlow.js. */
 export type ModelBuilder = (options: {
@@ -118,6 +125,8 @@ export const configSchema = z
     classes: z.array(z.string().min(1)).min(2, 'expected at least two class names'),
     augmentation: augmentationSchema.prefault({}),
     training: trainingSchema.partial({ optimizer: true, loss: true }).prefault({}),
+    /** Absent: none. */
+    privacy: privacySchema.optional(),
     rounds: z.int().min(1).max(1_000_000).default(10),
     cohort: cohortSchema.prefault({}),
     strategy: strategySchema.prefault({ name: 'fed-avg' }),
@@ -126,8 +135,8 @@ export const configSchema = z
       .strictObject({
         /** The last round is always evaluated. */
         everyRounds: z.int().min(1).default(1),
-        /** Whether the sites evaluate on their own test splits. */
-        sites: z.boolean().default(true),
+        /** Whether the sites evaluate on their own test splits. @default true, and false with `privacy` */
+        sites: z.boolean().optional(),
         /** A folder `<class>/*` of images at the coordinator. */
         testDir: z.string().min(1).optional(),
       })
@@ -186,6 +195,9 @@ export const configSchema = z
     runDir: z.string().min(1).optional(),
   })
   .superRefine((config, context) => {
+    for (const { path, message } of unsoundWithPrivacy(config)) {
+      context.addIssue({ code: 'custom', path: [...path], message });
+    }
     const duplicate = config.classes.find((name, i) => config.classes.indexOf(name) !== i);
     if (duplicate !== undefined) {
       context.addIssue({

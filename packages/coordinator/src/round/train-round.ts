@@ -509,7 +509,8 @@ export function noteRefusal(
     code: errorCode(error) ?? 'FED_UPDATE_TRANSFER',
     reason: text(error),
   };
-  context.record({ type: 'update-refused', digest: offer.update.digest, ...refusal });
+  const { numExamples } = offer;
+  context.record({ type: 'update-refused', digest: offer.update.digest, numExamples, ...refusal });
   context.emit({ type: 'update-refused', ...refusal });
 }
 

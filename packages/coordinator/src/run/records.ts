@@ -1,9 +1,10 @@
 /** What log.jsonl records, and the state of a run that follows from reading it from the start. */
 
-import type { RunStatus } from '@tributary/shared-protocol';
+import type { RunEvent, RunStatus } from '@tributary/shared-protocol';
 import type { KeptProof } from '../members/proof-check.ts';
 
 type Metrics = Readonly<Record<string, number>>;
+type RunEnd = Extract<RunEvent, { type: 'finished' }>['reason'];
 
 export type LogEntry =
   | {
@@ -82,6 +83,8 @@ export type LogEntry =
       readonly round: number;
       readonly name: string;
       readonly digest: string;
+      /** As the site said. Absent in logs from before privacy was accounted for. */
+      readonly numExamples?: number;
       readonly code: string;
       readonly reason: string;
     }
@@ -111,11 +114,13 @@ export type LogEntry =
       readonly centralMetrics: Metrics | null;
       readonly best: boolean;
       readonly seconds: number;
+      /** Epsilon that each site of the run has spent so far, at the budget's delta; there when the run is private. */
+      readonly epsilonSpent?: Readonly<Record<string, number>>;
     }
   | {
       readonly type: 'finished';
       readonly round: number;
-      readonly reason: 'rounds' | 'early-stopping' | 'stopped' | 'failed';
+      readonly reason: RunEnd;
       readonly message: string;
     };
 
@@ -157,6 +162,8 @@ export interface RunState {
   /** By the hash of the secret. */
   readonly invites: Map<string, InviteRecord>;
   readonly commits: CommittedRound[];
+  /** By site: examples behind each update that left it, by round and digest, accepted or not. */
+  readonly released: Map<string, Map<string, number>>;
   /** The round that had started but was not committed. */
   open:
     | {
@@ -183,6 +190,7 @@ export function replay(entries: Iterable<Logged>): RunState {
     members: new Map(),
     invites: new Map(),
     commits: [],
+    released: new Map(),
     open: undefined,
     certificate: undefined,
     finished: undefined,
@@ -250,6 +258,7 @@ export function apply(state: RunState, entry: Logged): void {
       };
       break;
     case 'update-accepted':
+      noteReleased(state, entry);
       if (state.open?.round === entry.round) state.open.accepted.set(entry.name, entry);
       break;
     case 'committed':
@@ -259,9 +268,11 @@ export function apply(state: RunState, entry: Logged): void {
     case 'finished':
       state.finished = entry;
       break;
+    case 'update-refused':
+      noteReleased(state, entry);
+      break;
     case 'left':
     case 'round-extended':
-    case 'update-refused':
     case 'client-failed':
       break;
   }
@@ -281,6 +292,16 @@ export function memberViews({ members }: RunState): RunStatus['members'] {
 /** The round of the best commit so far, or 0. */
 export function bestRound(state: RunState): number {
   return state.commits.findLast((c) => c.best)?.round ?? 0;
+}
+
+function noteReleased(
+  { released }: RunState,
+  { name, round, digest, numExamples }: { name: string; round: number; digest: string; numExamples?: number },
+): void {
+  if (numExamples === undefined) return;
+  const own = released.get(name) ?? new Map<string, number>();
+  own.set(`${round} ${digest}`, numExamples);
+  released.set(name, own);
 }
 
 function expel(state: RunState, { name, reason, at }: Extract<Logged, { type: 'revoked' }>): void {

@@ -148,6 +148,9 @@ export function createDesk(options: DeskOptions): Desk {
     job.progress = 0;
     const { round, learningRate } = plan;
     if (key.task === 'train') {
+      const { site } = await keeper.get();
+      signal.throwIfAborted();
+      guard.admitTraining(plan, site.trainExamples);
       job.state = 'training';
       const work = { round, globalFile, outFile: spool.updatePath(key), learningRate };
       const result = await withRoom(
@@ -156,6 +159,7 @@ export function createDesk(options: DeskOptions): Desk {
       );
       signal.throwIfAborted();
       crashPoint('agent:after-train');
+      guard.spend(job.plan, result.numExamples);
       const { bytes, numExamples, metrics } = await withRoom(
         () => spool.addUpdate(key, finite(result), job.plan),
         room(`the update of round ${round}`),

@@ -6,9 +6,10 @@ import { hostname } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { createBlobShelf, decodeInvite, RemoteError, type Transport } from '@tributary/shared-protocol';
 import { isPolicyError, WorkerError } from '../errors.ts';
-import { createGuard, type Guard, isPause } from '../policy/guard.ts';
+import { createGuard, type Guard, isEnd, isPause } from '../policy/guard.ts';
 import { openLedger } from '../policy/ledger.ts';
 import { loadPolicy } from '../policy/load.ts';
+import { openPrivacyLedger } from '../policy/privacy-ledger.ts';
 import { canWatchMemory } from '../policy/resources.ts';
 import { startTrainer } from '../trainer/handle.ts';
 import { type BackoffOptions, createBackoff } from './backoff.ts';
@@ -114,6 +115,7 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
     guard = createGuard({
       loaded,
       ledger: () => openLedger({ path: state.ledgerFile, now }),
+      privacyLedger: () => openPrivacyLedger(state.privacyLedgerFile),
       now,
       emit,
       engine: options.engine ?? 'auto',
@@ -225,7 +227,7 @@ async function keepLinked(site: Site): Promise<End> {
           lastSeen = performance.now();
           continue;
         }
-        if (isPolicyError(error) && error.code === 'FED_POLICY_ROUNDS' && site.links > 0) {
+        if (isPolicyError(error) && isEnd(error) && site.links > 0) {
           return { ended: 'left', code: error.code, reason: error.message };
         }
         if (isFinal(error)) throw error;

@@ -51,6 +51,8 @@ export interface StateDir {
   readonly recordsFile: string;
   /** What the site's policy counts. */
   readonly ledgerFile: string;
+  /** What was spent of the records' privacy; made on the first update of a private federation. */
+  readonly privacyLedgerFile: string;
   readCredential(): Promise<Credential | undefined>;
   writeCredential(credential: Credential): Promise<void>;
   /**
@@ -147,6 +149,7 @@ export async function openStateDir(path: string): Promise<StateDir> {
     workDir,
     recordsFile: join(path, RECORDS_FILE),
     ledgerFile: join(path, 'policy-ledger.json'),
+    privacyLedgerFile: join(path, 'privacy-ledger.jsonl'),
     async readCredential() {
       const text = await readText(credentialPath);
       if (text === undefined) return undefined;

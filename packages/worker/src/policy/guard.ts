@@ -3,6 +3,7 @@
  * and before each update is sent. What a coordinator says can make an answer stricter and never looser.
  */
 import { setTimeout as delay } from 'node:timers/promises';
+import { epsilonSpent, poissonSampling } from '@tributary/privacy';
 import type { FederationView, MessageOf, Transport } from '@tributary/shared-protocol';
 import type { EmitWorkerEvent, PreflightStep } from '../agent/events.ts';
 import type { SpooledUpdate } from '../agent/spool.ts';
@@ -12,6 +13,7 @@ import { closesAt, describeHours, opensAt } from './hours.ts';
 import { dayOf, type Ledger, nextDay } from './ledger.ts';
 import { type LoadedPolicy, nameOf, POLICY_FILE } from './load.ts';
 import { meteredTransport } from './metered.ts';
+import type { PrivacyEntry, PrivacyLedger } from './privacy-ledger.ts';
 import { boundSetup } from './resources.ts';
 import {
   bytesText,
@@ -27,7 +29,14 @@ import {
 const LOOK_MS = 1000;
 
 /** What makes a site go away for a while or for good, rather than refuse one plan after the other. */
-const LEAVING: readonly PolicyErrorCode[] = ['FED_POLICY_HOURS', 'FED_POLICY_BYTES', 'FED_POLICY_ROUNDS'];
+const LEAVING: readonly PolicyErrorCode[] = [
+  'FED_POLICY_HOURS',
+  'FED_POLICY_BYTES',
+  'FED_POLICY_ROUNDS',
+  'FED_POLICY_BUDGET',
+];
+/** Reasons that no time mends. */
+const ENDING: readonly PolicyErrorCode[] = ['FED_POLICY_ROUNDS', 'FED_POLICY_BUDGET'];
 
 export interface Guard {
   /** What applies, or that nothing does. */
@@ -42,6 +51,13 @@ export interface Guard {
   checkEngine(description: string): void;
   /** Throws what speaks against a plan, and counts the round when nothing does. */
   admitPlan(plan: MessageOf<'plan'>, facts: { readonly modelIsHere: boolean }): void;
+  /**
+   * Throws FED_POLICY_BUDGET when an update from so many examples would spend more of their privacy than the federation
+   * or the policy allows for the run.
+   */
+  admitTraining(plan: MessageOf<'plan'>, trainExamples: number): void;
+  /** Writes down what a finished update spends, before it can leave. */
+  spend(plan: MessageOf<'plan'>, trainExamples: number): void;
   /** Throws what speaks against sending a finished update. */
   admitUpdate(update: SpooledUpdate): void;
   /** The coordinator has heard of a refusal: if it is one to leave for, those who watch are told now. */
@@ -60,6 +76,8 @@ export interface GuardOptions {
   readonly loaded: LoadedPolicy;
   /** Opened on the first count only: a site without such rules has none. */
   readonly ledger: () => Ledger;
+  /** Likewise, for a federation with privacy. */
+  readonly privacyLedger: () => PrivacyLedger;
   readonly now: () => number;
   readonly emit: EmitWorkerEvent;
   readonly engine: string;
@@ -83,6 +101,33 @@ export function createGuard(options: GuardOptions): Guard {
   /** The size of this site's last update: what the next will have. */
   let updateBytes: number | undefined;
   let hasFrozenWeights = false;
+  let privacy: FederationView['privacy'];
+  let training: FederationView['training'] | undefined;
+  let privacyLedgerOpened: PrivacyLedger | undefined;
+
+  function privacyLedger(): PrivacyLedger {
+    privacyLedgerOpened ??= options.privacyLedger();
+    return privacyLedgerOpened;
+  }
+
+  /** What the site's records may be spent to: by the federation's word, and by the policy's. */
+  function budgets(): { readonly epsilon: number; readonly delta: number; readonly of: string }[] {
+    const own = rules.privacy?.budget;
+    return [
+      ...(privacy === undefined ? [] : [{ ...privacy.budget, of: 'the federation' }]),
+      ...(privacy === undefined || own === undefined ? [] : [{ ...own, of: name }]),
+    ];
+  }
+
+  /** The ledger's line for an update; undefined when the federation trains without privacy. */
+  function entryFor({ round, model }: MessageOf<'plan'>, trainExamples: number): PrivacyEntry | undefined {
+    if (privacy === undefined || training === undefined || trainExamples < 1) return undefined;
+    const { noiseMultiplier, clippingNorm } = privacy.differentialPrivacy;
+    const { batchSize } = training;
+    const { steps } = poissonSampling({ noiseMultiplier, trainExamples, ...training });
+    const base = model.digest;
+    return { at: now(), round, base, noiseMultiplier, clippingNorm, trainExamples, batchSize, steps };
+  }
 
   function ledger(): Ledger {
     ledgerOpened ??= options.ledger();
@@ -145,7 +190,7 @@ export function createGuard(options: GuardOptions): Guard {
 
   function leaveFor(reason: PolicyError): void {
     if (!LEAVING.includes(reason.code)) return;
-    if (reason.code === 'FED_POLICY_ROUNDS') ended = reason;
+    if (ENDING.includes(reason.code)) ended = reason;
     else if (reason.retryAt === undefined) return;
     if (reason.code === 'FED_POLICY_BYTES') spentDay = dayOf(now());
     tell(reason);
@@ -164,6 +209,7 @@ export function createGuard(options: GuardOptions): Guard {
       if (verdict?.code !== undefined) throw refusal(verdict.code, verdict.detail);
     },
     checkFederation(federation, { minor }) {
+      ({ privacy, training } = federation);
       hasFrozenWeights = federation.frozenWeights.length > 0;
       refuseAll({ federation, tellsCohort: minor >= 1, engine, canWatchMemory });
       const { maxRounds } = rules;
@@ -195,6 +241,23 @@ export function createGuard(options: GuardOptions): Guard {
       if (ledger().rounds.includes(key)) return;
       if (ledger().rounds.length >= maxRounds) throw refusal('FED_POLICY_ROUNDS', allRounds(maxRounds));
       ledger().addRound(key);
+    },
+    admitTraining(plan, trainExamples) {
+      for (const { epsilon, delta, of } of budgets()) {
+        const spent = epsilonSpent(privacyLedger().entries, delta);
+        const next = entryFor(plan, trainExamples);
+        if (next === undefined) return;
+        const after = epsilonSpent([...privacyLedger().entries, next], delta);
+        if (after <= epsilon) continue;
+        throw refusal(
+          'FED_POLICY_BUDGET',
+          `round ${plan.round} would bring this site to epsilon ${after.toFixed(2)} at delta ${delta}, and ${of} allows ${epsilon} (spent so far: ${spent.toFixed(2)})`,
+        );
+      }
+    },
+    spend(plan, trainExamples) {
+      const entry = entryFor(plan, trainExamples);
+      if (entry !== undefined) privacyLedger().add(entry);
     },
     admitUpdate({ round, bytes, cohortSize, minUpdates }) {
       updateBytes = bytes;
@@ -271,6 +334,11 @@ export function createGuard(options: GuardOptions): Guard {
 /** Whether a site that stops for this reason comes back by itself. */
 export function isPause(error: unknown): error is PolicyError & { readonly retryAt: number } {
   return isPolicyError(error) && error.retryAt !== undefined;
+}
+
+/** Whether a site that stops for this reason has done all that it may. */
+export function isEnd({ code }: PolicyError): boolean {
+  return ENDING.includes(code);
 }
 
 function allRounds(maxRounds: number): string {

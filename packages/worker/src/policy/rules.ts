@@ -11,7 +11,10 @@ import type { PolicyKey, SitePolicy } from './schema.ts';
 /** What is known; what is left out is not judged. */
 export interface FederationFacts {
   readonly coordinator?: { readonly url: string; readonly fingerprint: string | undefined };
-  readonly federation?: Pick<FederationView, 'topology' | 'rounds' | 'modelBytes' | 'frozenWeights'>;
+  readonly federation?: Pick<
+    FederationView,
+    'topology' | 'rounds' | 'modelBytes' | 'frozenWeights' | 'privacy'
+  >;
   /** Whether the coordinator's plans tell the cohort. */
   readonly tellsCohort?: boolean;
   /** The fewest updates that a round may close with. */
@@ -127,18 +130,44 @@ const RULES: Readonly<Record<PolicyKey, Rule>> = {
       `minCohort is ${policy.minCohort}, and a round may close with ${count(minUpdates, 'update')}; the lead can raise cohort.quorum (and cohort.size)`,
     );
   },
-  privacy({ privacy = {} }) {
-    // What a coordinator of this version offers: nothing yet. Each requirement is met by name once it does.
-    const missing = [
-      privacy.secureAggregation ? 'secure aggregation' : '',
-      privacy.differentialPrivacy ? 'differential privacy' : '',
-      privacy.budget ? `a budget of epsilon ${privacy.budget.epsilon} at delta ${privacy.budget.delta}` : '',
+  privacy({ privacy: { secureAggregation, differentialPrivacy, budget } = {} }, { federation }) {
+    if (secureAggregation) {
+      return refused(
+        'FED_POLICY_PRIVACY',
+        'secure aggregation is required, and coordinators of this version do not offer it',
+      );
+    }
+    const wanted = [
+      differentialPrivacy ? 'differential privacy' : '',
+      budget ? `a budget of epsilon ${budget.epsilon} at delta ${budget.delta}` : '',
     ].filter(Boolean);
-    if (missing.length === 0) return { state: 'ok', detail: 'nothing is required' };
-    return refused(
-      'FED_POLICY_PRIVACY',
-      `${missing.join(', ')} is required, and coordinators of this version do not offer it`,
-    );
+    if (wanted.length === 0) return { state: 'ok', detail: 'nothing is required' };
+    if (federation === undefined)
+      return {
+        state: 'unknown',
+        detail: `${wanted.join(' and ')}: what the federation offers is not known yet`,
+      };
+    const offered = federation.privacy?.differentialPrivacy;
+    if (offered === undefined) {
+      return refused(
+        'FED_POLICY_PRIVACY',
+        `${wanted.join(' and ')} is required, and the federation trains without; the lead can set privacy`,
+      );
+    }
+    const { minNoiseMultiplier = 0, maxClippingNorm = Number.POSITIVE_INFINITY } =
+      typeof differentialPrivacy === 'object' ? differentialPrivacy : {};
+    if (offered.noiseMultiplier < minNoiseMultiplier || offered.clippingNorm > maxClippingNorm) {
+      return refused(
+        'FED_POLICY_PRIVACY',
+        `noise multiplier ${offered.noiseMultiplier} and clipping norm ${offered.clippingNorm} are offered, and ` +
+          `${minNoiseMultiplier} or more and ${maxClippingNorm} or less are required`,
+      );
+    }
+    const limit = budget ? `; this site stops at epsilon ${budget.epsilon}, delta ${budget.delta}` : '';
+    return {
+      state: 'ok',
+      detail: `each record is protected: noise multiplier ${offered.noiseMultiplier}, clipping norm ${offered.clippingNorm}${limit}`,
+    };
   },
   maxRounds({ maxRounds = 0 }, { federation }) {
     const planned = federation === undefined ? '' : ` of ${federation.rounds} planned`;

@@ -93,7 +93,8 @@ async function prepare(setup: TrainerSetup): Promise<FromTrainer> {
     site: {
       trainExamples,
       testExamples,
-      trainExamplesByClass,
+      // How its records divide is not for others where each of them is protected.
+      trainExamplesByClass: federation.privacy === undefined ? trainExamplesByClass : [],
       unreadable: unreadable.length,
       engine: `${engine.name}: ${engine.description}`,
     },
@@ -104,13 +105,15 @@ async function prepare(setup: TrainerSetup): Promise<FromTrainer> {
 async function train(job: TrainJob, options: JobOptions): Promise<FromTrainer> {
   const { tensors } = decodeFrame(await readFile(job.globalFile));
   crashPoint('trainer:before-training');
-  const { round, learningRate, privacy } = job;
+  const { round, learningRate } = job;
   const plan = { round, learningRate, global: tensors };
   const telling = { ...options, onTiming: tellIfItWaited };
+  const context = prepared();
+  const privacy = context.federation.privacy?.differentialPrivacy;
   const { update, numExamples, metrics } =
     privacy === undefined
-      ? await trainRound(prepared(), plan, telling)
-      : await trainPrivateRound(prepared(), { ...plan, privacy }, telling);
+      ? await trainRound(context, plan, telling)
+      : await trainPrivateRound(context, { ...plan, privacy }, telling);
   crashPoint('trainer:before-update');
   // What took so long to make is not thrown away for want of room.
   const frame = encodeFrame(update, { round });

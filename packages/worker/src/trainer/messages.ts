@@ -1,7 +1,6 @@
 /** What the trainer's handle and its process say to each other. Both are ours and of one version: nothing is checked. */
 import type { SiteReport } from '@tributary/shared-protocol';
 import type { TrainerSetup } from '../agent/trainer-keeper.ts';
-import type { RecordPrivacy } from './private-training.ts';
 
 export interface TrainJob {
   readonly round: number;
@@ -10,8 +9,6 @@ export interface TrainJob {
   /** Where the update's frame goes; there whole or not at all. */
   readonly outFile: string;
   readonly learningRate: number;
-  /** Train with differential privacy for each record; absent: without. */
-  readonly privacy?: RecordPrivacy;
 }
 
 export interface EvaluateJob {

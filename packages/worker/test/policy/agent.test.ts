@@ -1,7 +1,8 @@
 /** The policy in the agent, against a coordinator that asks for whatever the test likes. */
-import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { epsilonSpent } from '@tributary/privacy';
 import { encodeInvite, sha256 } from '@tributary/shared-protocol';
 import { createMemoryTransport } from '@tributary/shared-protocol/memory';
 import sharp from 'sharp';
@@ -220,6 +221,172 @@ describe('a plan that the policy refuses', () => {
     // And so after a restart.
     const again = await startAgent('maxRounds: 1');
     await expect(again.done).rejects.toMatchObject({ code: 'FED_POLICY_ROUNDS' });
+  });
+});
+
+describe('a budget of privacy', () => {
+  const DELTA = 1e-5;
+  const differentialPrivacy = { unit: 'record', clippingNorm: 1, noiseMultiplier: 2 } as const;
+  const training = { ...federationView().training, batchSize: 5, epochs: 1 };
+  /** What so many rounds cost the ten images of the trainer. */
+  const costOf = (rounds: number) =>
+    epsilonSpent(
+      Array.from({ length: rounds }, () => ({
+        noiseMultiplier: 2,
+        trainExamples: 10,
+        batchSize: 5,
+        epochs: 1,
+      })),
+      DELTA,
+    );
+  /** The federation says that so much may be spent. */
+  const offer = (epsilon: number) => {
+    coordinator.on.hello = () => ({
+      type: 'welcome',
+      protocol: { major: 2, minor: 1 },
+      clientId: 'client-1',
+      clockMs: Date.now(),
+      heartbeatMs: 60_000,
+      federation: federationView({
+        modelBytes: MODEL.length,
+        training,
+        privacy: { differentialPrivacy, budget: { epsilon, delta: DELTA } },
+      }),
+    });
+  };
+  const models = async () => [await addModel(MODEL), await addModel(NEXT_MODEL)] as const;
+  const ledger = async () => await readFile(join(root, 'state', 'privacy-ledger.jsonl'), 'utf8');
+
+  test.each([
+    ['the federation’s', costOf(1) + 1e-9, '{}', 'the federation allows'],
+    [
+      'its own, whatever the coordinator allows',
+      1000,
+      `privacy: { budget: { epsilon: ${costOf(1) + 1e-9}, delta: ${DELTA} } }`,
+      'site-policy.yaml allows',
+    ],
+  ])(
+    '%s: trains as far as it reaches, then leaves with the reason, and remembers',
+    async (_, epsilon, policy, reason) => {
+      offer(epsilon);
+      const agent = await startAgent(policy);
+      await coordinator.received('ready');
+      const [model, next] = await models();
+      await coordinator.plan({ model });
+      await agent.seen('accepted');
+      expect(
+        (await ledger())
+          .trim()
+          .split('\n')
+          .map((line) => JSON.parse(line) as object),
+      ).toEqual([
+        expect.objectContaining({
+          round: 1,
+          base: model.digest,
+          noiseMultiplier: 2,
+          trainExamples: 10,
+          steps: 2,
+        }),
+      ]);
+      await coordinator.plan({ model: next, round: 2 });
+      expect(await coordinator.received('failure')).toMatchObject({
+        round: 2,
+        code: 'FED_POLICY_BUDGET',
+        reason: expect.stringContaining(reason),
+      });
+      expect(await agent.done).toMatchObject({
+        ended: 'left',
+        code: 'FED_POLICY_BUDGET',
+        updatesAccepted: 1,
+      });
+      expect(trainer.trained).toEqual([1]);
+
+      const again = await startAgent(policy);
+      await coordinator.received('ready', 2);
+      await coordinator.plan({ model: next, round: 2 });
+      expect(await coordinator.received('failure', 2)).toMatchObject({ code: 'FED_POLICY_BUDGET' });
+      await again.done;
+      expect(trainer.trained).toEqual([1]);
+    },
+  );
+
+  test('a round that is trained again, on whatever model, is spent again', async () => {
+    offer(costOf(2) + 1e-9);
+    const agent = await startAgent('{}');
+    await coordinator.received('ready');
+    const [model, next] = await models();
+    await coordinator.plan({ model });
+    await agent.seen('accepted');
+    await coordinator.plan({ model: next });
+    await agent.seen('accepted', 2);
+    await coordinator.plan({ model, round: 3 });
+    expect(await coordinator.received('failure')).toMatchObject({ code: 'FED_POLICY_BUDGET' });
+  });
+
+  test('is written down before an update can leave: a site killed in between has spent it', async () => {
+    offer(costOf(1) + 1e-9);
+    const first = await startAgent('{}');
+    await coordinator.received('ready');
+    const offered = new Promise<string>((resolve) => {
+      coordinator.on.offer = async () => {
+        resolve(await ledger());
+        return await new Promise<never>(() => undefined);
+      };
+    });
+    const [model, next] = await models();
+    await coordinator.plan({ model });
+    expect(await offered).toContain('"round":1');
+    controller.abort();
+    await first.done;
+    controller = new AbortController();
+    // A crash in the middle of the next line leaves half of it, which was no update.
+    await appendFile(join(root, 'state', 'privacy-ledger.jsonl'), '{"at":17');
+    const spool = join(root, 'state', 'spool');
+    for (const file of await readdir(spool)) await rm(join(spool, file));
+    delete coordinator.on.offer;
+    const second = await startAgent('{}');
+    await coordinator.received('ready', 2);
+    await coordinator.plan({ model: next });
+    expect(await coordinator.received('failure')).toMatchObject({ code: 'FED_POLICY_BUDGET' });
+    await second.done;
+  });
+
+  test('a ledger that was changed by hand stops the site', async () => {
+    offer(1000);
+    await mkdir(join(root, 'state'), { recursive: true });
+    await writeFile(join(root, 'state', 'privacy-ledger.jsonl'), '{"at":1,"round":1}\n');
+    await startAgent('{}');
+    await coordinator.received('ready');
+    await coordinator.plan({ model: await addModel(MODEL) });
+    expect(await coordinator.received('failure')).toMatchObject({
+      code: 'FED_WORKER_STATE_UNUSABLE',
+      reason: expect.stringContaining('damaged in line 1'),
+    });
+    expect(coordinator.updates.size).toBe(0);
+  });
+
+  test.each([
+    ['differentialPrivacy: true', 'the federation trains without', federationView()],
+    [
+      'differentialPrivacy: { minNoiseMultiplier: 3 }',
+      'noise multiplier 2 and clipping norm 1 are offered',
+      undefined,
+    ],
+    ['differentialPrivacy: { maxClippingNorm: 0.5 }', '0.5 or less are required', undefined],
+  ])('%s: refuses what offers less', async (policy, reason, federation) => {
+    offer(1000);
+    if (federation !== undefined) {
+      const { hello } = coordinator.on;
+      coordinator.on.hello = async (message, channel) => ({
+        ...((await hello!(message, channel)) as object as { type: 'ok' }),
+        federation,
+      });
+    }
+    const agent = await startAgent(`privacy: { ${policy} }`);
+    await expect(agent.done).rejects.toMatchObject({
+      code: 'FED_POLICY_PRIVACY',
+      message: expect.stringContaining(reason),
+    });
   });
 });
 

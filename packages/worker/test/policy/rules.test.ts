@@ -65,12 +65,36 @@ describe('judge', () => {
   });
 
   test('privacy: what no coordinator of this version offers is refused by name', () => {
-    const verdict = verdictOn('privacy: { secureAggregation: true, budget: { epsilon: 3, delta: 1e-5 } }');
+    const verdict = verdictOn('privacy: { secureAggregation: true }');
     expect(verdict).toMatchObject({
       code: 'FED_POLICY_PRIVACY',
-      detail: expect.stringMatching(/^secure aggregation, a budget of epsilon 3 .* is required/),
+      detail: expect.stringMatching(/^secure aggregation is required/),
     });
     expect(verdictOn('privacy: { secureAggregation: false }').state).toBe('ok');
+  });
+
+  test('privacy: what a federation offers is held against what is required', () => {
+    const rule =
+      'privacy: { differentialPrivacy: { minNoiseMultiplier: 1 }, budget: { epsilon: 3, delta: 1e-5 } }';
+    const offers = (noiseMultiplier: number) => ({
+      ...federation,
+      privacy: {
+        differentialPrivacy: { unit: 'record' as const, clippingNorm: 1, noiseMultiplier },
+        budget: { epsilon: 8, delta: 1e-5 },
+      },
+    });
+    expect(verdictOn(rule)).toMatchObject({ state: 'unknown' });
+    expect(verdictOn(rule, { federation })).toMatchObject({
+      code: 'FED_POLICY_PRIVACY',
+      detail: expect.stringContaining(
+        'differential privacy and a budget of epsilon 3 at delta 0.00001 is required',
+      ),
+    });
+    expect(verdictOn(rule, { federation: offers(0.9) })).toMatchObject({ code: 'FED_POLICY_PRIVACY' });
+    expect(verdictOn(rule, { federation: offers(1) })).toMatchObject({
+      state: 'ok',
+      detail: expect.stringContaining('this site stops at epsilon 3'),
+    });
   });
 
   test('maxBytesPerDay: a model and an update have to fit into a day', () => {

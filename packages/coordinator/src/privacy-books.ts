@@ -1,0 +1,67 @@
+/**
+ * What each site has spent of its privacy, by the coordinator's own books: they follow from the log, which tells of every
+ * update that left a site, whether it was accepted or not. Sites keep books of their own, and believe those.
+ */
+import { epsilonSpent, type RecordLevelRound } from '@tributary/privacy';
+import type { RunContext } from './round/context.ts';
+import type { CommittedRound } from './run/records.ts';
+
+/** Thrown when too few sites can afford another round. */
+export class BudgetSpent extends Error {
+  override readonly name = 'BudgetSpent' as const;
+}
+
+/**
+ * Those of the sites whose budget has room for one more round; all of them when the run is not private. Throws
+ * BudgetSpent when they are fewer than the quorum.
+ */
+export function affordable(context: RunContext, round: number, ready: readonly string[]): string[] {
+  const { privacy, cohort } = context.federation;
+  if (privacy === undefined) return [...ready];
+  const { epsilon, delta } = privacy.budget;
+  const able = ready.filter((name) => {
+    const trainExamples = context.roster.members.get(name)?.site?.trainExamples ?? 0;
+    const next = roundOf(context, trainExamples);
+    return next === undefined || epsilonSpent([...spentBy(context, name), next], delta) <= epsilon;
+  });
+  const spent = ready.filter((name) => !able.includes(name));
+  if (spent.length > 0) {
+    const message = `${spent.join(', ')}: round ${round} would overdraw the privacy budget of epsilon ${epsilon} at delta ${delta}`;
+    context.emit({ type: 'warning', message });
+    if (able.length < cohort.quorum) throw new BudgetSpent(message);
+  }
+  return able;
+}
+
+/** For the record of a commit: epsilon by site, of all that ever sent an update. */
+export function epsilonOfAll(context: RunContext): Pick<CommittedRound, 'epsilonSpent'> {
+  const { privacy } = context.federation;
+  if (privacy === undefined) return {};
+  const names = [...context.state.released.keys()].sort();
+  const { delta } = privacy.budget;
+  return {
+    epsilonSpent: Object.fromEntries(
+      names.map((name) => [name, epsilonSpent(spentBy(context, name), delta)]),
+    ),
+  };
+}
+
+/** For the event of a commit. */
+export function mostSpent({ federation }: RunContext, { epsilonSpent: spent }: CommittedRound) {
+  if (federation.privacy === undefined || spent === undefined) return {};
+  const { epsilon, delta } = federation.privacy.budget;
+  return { privacy: { epsilonSpent: Math.max(0, ...Object.values(spent)), budget: { epsilon, delta } } };
+}
+
+function spentBy(context: RunContext, name: string): RecordLevelRound[] {
+  const released = context.state.released.get(name) ?? new Map<string, number>();
+  return [...released.values()].flatMap((examples) => roundOf(context, examples) ?? []);
+}
+
+/** What one round is at a site with so many examples; undefined for one without any. */
+function roundOf({ federation }: RunContext, trainExamples: number): RecordLevelRound | undefined {
+  const { privacy, training } = federation;
+  if (privacy === undefined || trainExamples < 1) return undefined;
+  const { noiseMultiplier } = privacy.differentialPrivacy;
+  return { noiseMultiplier, trainExamples, ...training };
+}

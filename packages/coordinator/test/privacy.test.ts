@@ -1,0 +1,141 @@
+/** A privacy budget is spent, by the log's own account, and the run ends before it is overdrawn. */
+import { epsilonSpent } from '@tributary/privacy';
+import { describe, expect, it } from 'vitest';
+import { type FederationConfig, resolveFederation } from '../src/index.ts';
+import { adds, artifact, baseConfig, records, startRun, temporaryDir } from './federation.ts';
+
+const differentialPrivacy = { unit: 'record', clippingNorm: 1, noiseMultiplier: 1 } as const;
+const DELTA = 1e-5;
+const BATCH = 10;
+/** Of each site; 100 images in batches of 10. */
+const site = { trainExamples: 100 };
+/** What so many rounds of one epoch cost such a site. */
+const costOf = (rounds: number): number =>
+  epsilonSpent(
+    Array.from({ length: rounds }, () => ({
+      noiseMultiplier: 1,
+      trainExamples: 100,
+      batchSize: BATCH,
+      epochs: 1,
+    })),
+    DELTA,
+  );
+const privateRun = (epsilon: number, more: Partial<FederationConfig> = {}): Partial<FederationConfig> => ({
+  rounds: 10,
+  cohort: { quorum: 1 },
+  training: { batchSize: BATCH, epochs: 1 },
+  privacy: { differentialPrivacy, budget: { epsilon, delta: DELTA } },
+  ...more,
+});
+const trainsOn = (numExamples: number): ReturnType<typeof adds> => adds(1, numExamples);
+const trains = { site, train: trainsOn(100) };
+
+describe('a privacy budget', () => {
+  it('ends the run before the round that would overdraw it; the models so far are kept', async () => {
+    const run = await startRun(privateRun(costOf(3) + 1e-6));
+    await run.join('a', trains);
+    const summary = await run.coordinator.run();
+    expect(summary).toMatchObject({ reason: 'privacy-budget', rounds: 3 });
+    expect(summary.message).toMatch(/no room for round 4; the best model is that of round 3/);
+
+    const commits = records(run).flatMap((record) => (record.type === 'committed' ? [record] : []));
+    expect(commits.map(({ epsilonSpent: spent }) => spent)).toEqual([1, 2, 3].map((n) => ({ a: costOf(n) })));
+    expect(run.events.filter(({ type }) => type === 'committed').at(-1)).toMatchObject({
+      privacy: { epsilonSpent: costOf(3), budget: { epsilon: costOf(3) + 1e-6, delta: DELTA } },
+    });
+  });
+
+  it('is not forgotten when the coordinator starts again', async () => {
+    const runDir = temporaryDir();
+    const config = privateRun(costOf(2) + 1e-6);
+    const first = await startRun({ ...config, deadlines: { quorumSeconds: 0.3 } }, { runDir });
+    let trained = 0;
+    const worker = await first.join('a', {
+      ...trains,
+      train: (job) => {
+        trained += 1;
+        return trained > 1 ? undefined : trainsOn(100)(job);
+      },
+    });
+    const playing = first.coordinator.run();
+    await first.event('committed');
+    await first.coordinator.close();
+    await playing.catch(() => undefined);
+
+    const second = await startRun({ ...config, deadlines: { quorumSeconds: 0.3 } }, { runDir });
+    await second.join('a', { ...trains, credential: worker.credential });
+    expect(await second.coordinator.run()).toMatchObject({ reason: 'privacy-budget', rounds: 2 });
+  });
+
+  it('leaves out the site that has spent it, and goes on with those that have not', async () => {
+    const run = await startRun(privateRun(costOf(2) + 1e-6, { rounds: 3 }));
+    await run.join('small', trains);
+    await run.join('large', {
+      site: { trainExamples: 10_000 },
+      train: trainsOn(10_000),
+    });
+    // Of 10,000 images an epoch is 1,000 steps at a rate of 0.001: cheaper than 10 steps at 0.1.
+    const summary = await run.coordinator.run();
+    const cohorts = records(run).flatMap((record) =>
+      record.type === 'round-started' ? [record.cohort] : [],
+    );
+    expect(summary).toMatchObject({ reason: 'rounds', rounds: 3 });
+    expect(cohorts.at(-1)).toEqual(['large']);
+    expect(run.events.find(({ type }) => type === 'warning')).toMatchObject({
+      message: expect.stringMatching(/^small: round 3 would overdraw the privacy budget of epsilon/),
+    });
+  });
+
+  it('counts an update that was refused: it has left its site all the same', async () => {
+    const run = await startRun(privateRun(costOf(2) + 1e-6, { deadlines: { extensions: 0 } }));
+    let asked = 0;
+    await run.join('a', {
+      ...trains,
+      train: (job) => {
+        asked += 1;
+        const update = trainsOn(100)(job);
+        return asked === 1 ? { ...update, base: '0'.repeat(64) } : update;
+      },
+    });
+    await run.join('b', { ...trains, site: { trainExamples: 100 } });
+    await run.coordinator.run();
+    const commits = records(run).flatMap((record) => (record.type === 'committed' ? [record] : []));
+    expect(commits[0]?.epsilonSpent?.['a']).toBe(costOf(1));
+  });
+});
+
+describe('settings that would make privacy a lie are refused', () => {
+  const resolve = (config: Partial<FederationConfig>, model = artifact) =>
+    resolveFederation({ ...baseConfig, ...privateRun(1), ...config }, model);
+
+  it.each([
+    [{ evaluation: { sites: true } }, /evaluation\.sites.*leave it without noise.*evaluation\.testDir/s],
+    [{ augmentation: { featurewiseCenter: true } }, /augmentation\.featurewiseCenter.*samplewiseCenter/s],
+    [{ augmentation: { featurewiseStdNormalization: true } }, /featurewiseStdNormalization/],
+    [{ augmentation: { zcaWhitening: true } }, /zcaWhitening.*no noise covers them/s],
+    [{ privacy: { differentialPrivacy, budget: { epsilon: 0, delta: DELTA } } }, /privacy\.budget\.epsilon/],
+    [
+      {
+        privacy: {
+          differentialPrivacy: { ...differentialPrivacy, noiseMultiplier: 0 },
+          budget: { epsilon: 1, delta: 1e-5 },
+        },
+      },
+      /privacy\.differentialPrivacy\.noiseMultiplier/,
+    ],
+  ] as [Partial<FederationConfig>, RegExp][])('%j', (config, message) => {
+    expect(() => resolve(config)).toThrow(message);
+  });
+
+  it('a model with batch normalisation', () => {
+    const topology = JSON.stringify({ config: { layers: [{ class_name: 'BatchNormalization' }] } });
+    expect(() => resolve({}, { ...artifact, topology })).toThrow(
+      /model.*batch normalisation.*layer normalisation/s,
+    );
+  });
+
+  it('sites evaluate only where nothing is private', () => {
+    expect(resolve({}).evaluation.sites).toBe(false);
+    expect(resolveFederation(baseConfig as FederationConfig, artifact).evaluation.sites).toBe(true);
+  });
+});

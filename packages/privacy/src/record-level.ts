@@ -1,0 +1,59 @@
+/** Record-level privacy in the terms of a federation: what rounds of training cost the records of a site. */
+import { epsilonOf } from './accounting/history.ts';
+import { PrivacyError } from './errors.ts';
+
+/** One round of DP-SGD at a site. */
+export interface RecordLevelRound {
+  readonly noiseMultiplier: number;
+  /** Records in the site's training split. */
+  readonly trainExamples: number;
+  /** Records a step, on average. */
+  readonly batchSize: number;
+  /** Passes over the split, on average; or `steps`. One of the two. */
+  readonly epochs?: number | undefined;
+  readonly steps?: number | undefined;
+}
+
+/** How a site samples its records (Poisson: each one by itself, in every step) and how often, in one round. */
+export function poissonSampling({ trainExamples, batchSize, epochs = 1, steps }: RecordLevelRound): {
+  readonly samplingRate: number;
+  readonly steps: number;
+} {
+  if (!Number.isInteger(trainExamples) || trainExamples < 1) {
+    throw new PrivacyError(
+      'FED_PRIVACY_PARAMETER',
+      `trainExamples is a whole number from 1, not ${trainExamples}.`,
+    );
+  }
+  return {
+    samplingRate: Math.min(1, batchSize / trainExamples),
+    steps: steps ?? epochs * Math.ceil(trainExamples / batchSize),
+  };
+}
+
+/** Epsilons that were asked for lately: one of thousands of steps takes a second to find. */
+const known = new Map<string, number>();
+const KEEP = 256;
+
+/**
+ * Epsilon at `delta` (add/remove one record) of all these rounds together, by the tighter of the two accountants: both
+ * are upper bounds.
+ */
+export function epsilonSpent(rounds: readonly RecordLevelRound[], delta: number): number {
+  const alike = new Map<string, { noiseMultiplier: number; samplingRate: number; steps: number }>();
+  for (const round of rounds) {
+    const { noiseMultiplier } = round;
+    const { samplingRate, steps } = poissonSampling(round);
+    const key = `${noiseMultiplier} ${samplingRate}`;
+    const before = alike.get(key)?.steps ?? 0;
+    alike.set(key, { noiseMultiplier, samplingRate, steps: before + steps });
+  }
+  const history = [...alike.values()].map((steps) => ({ kind: 'poisson-gaussian' as const, ...steps }));
+  const key = JSON.stringify([history, delta]);
+  const before = known.get(key);
+  if (before !== undefined) return before;
+  const epsilon = Math.min(epsilonOf(history, delta, 'rdp'), epsilonOf(history, delta, 'pld'));
+  if (known.size >= KEEP) known.delete(known.keys().next().value as string);
+  known.set(key, epsilon);
+  return epsilon;
+}
