@@ -159,7 +159,8 @@ async function prepareDigits(
     context.cwd,
     ...(context.env['TRIBUTARY_ROOT'] === undefined ? [] : [context.env['TRIBUTARY_ROOT']]),
   ]);
-  const split = splitDigits({ seed: options.seed, sites, counts: digits.counts });
+  const dealt = options.epsilon === undefined ? {} : { even: true, concentration: 20 };
+  const split = splitDigits({ seed: options.seed, sites, counts: digits.counts, ...dealt });
   const dataDir = join(demoDir, 'data');
   const wrote = await writeDigits({
     dir: dataDir,

@@ -40,15 +40,15 @@ export function demoFederation(options: {
     training: {
       ...(epsilon === undefined
         ? { optimizer: { name: 'adam', learningRate: 2e-3 }, batchSize: 32 }
-        : { optimizer: { name: 'adam', learningRate: 2e-3 }, batchSize: 256 }),
-      epochs: 1,
+        : { optimizer: { name: 'sgd', learningRate: 0.5, momentum: 0.9 }, batchSize: 256 }),
+      epochs: epsilon === undefined ? 1 : 3,
       learningRateSchedule: { kind: 'cosine', totalRounds: rounds, minFactor: 0.1 },
     },
     ...(epsilon === undefined
       ? {}
       : {
           privacy: {
-            differentialPrivacy: { unit: 'record', clippingNorm: 1, noiseMultiplier: 1 },
+            differentialPrivacy: { unit: 'record', clippingNorm: 0.5, noiseMultiplier: 1.5 },
             budget: { epsilon, delta: PRIVATE_DELTA },
           },
         }),

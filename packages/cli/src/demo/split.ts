@@ -20,6 +20,8 @@ export interface SplitOptions {
   readonly siteTestShare?: number;
   /** Concentration of the Dirichlet draw; small is skewed. @default 0.8 */
   readonly concentration?: number;
+  /** Whether all sites get about as many. @default false: the first has most */
+  readonly even?: boolean;
 }
 
 export interface Split {
@@ -34,7 +36,7 @@ export interface Split {
 export function splitDigits(options: SplitOptions): Split {
   const { seed, sites, counts, testShare = 0.15, siteTestShare = 0.1, concentration = 0.8 } = options;
   const random = mulberry32(seed);
-  const sizes = siteSizes(sites.length);
+  const sizes = options.even ? sites.map(() => 1 / sites.length) : siteSizes(sites.length);
   const files: DigitFile[] = [];
   const trainCounts: Record<string, number[]> = Object.fromEntries(
     sites.map((site) => [site, counts.map(() => 0)]),
