@@ -13,6 +13,19 @@ export function wholeNumber(min: number, max: number): (text: string) => number 
   };
 }
 
+/** A parser for numbers more than 0 and at most `max`, or less than it. */
+export function positiveNumber(
+  max: number,
+  limit: 'at most' | 'less than' = 'at most',
+): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    const written = /^\d*\.?\d+(e[+-]?\d+)?$/i.test(text);
+    if (written && value > 0 && (value < max || (value === max && limit === 'at most'))) return value;
+    throw new InvalidArgumentError(`It is a number more than 0 and ${limit} ${max}.`);
+  };
+}
+
 /** A parser that takes one of `choices` and nothing else. */
 export function oneOf<const T extends string>(choices: readonly T[]): (text: string) => T {
   return (text) => {
