@@ -93,7 +93,7 @@ describe('oracle runner', () => {
     expect(run(dir)).toMatchObject({ status: 1, output: expect.stringContaining('wieghting') });
   });
 
-  // One Gaussian release: Rényi epsilon 1.00000029 at the whole order 22, and 0.9274 exactly.
+  // One Gaussian release: Rényi epsilon 1.00000029 at the whole order 22, and 0.92739 exactly.
   const gaussian = { noiseMultiplier: 4.530877117, samplingRate: 1, steps: 1, delta: 1e-6 };
   const accounted = (...figures: object[]) =>
     writeFileSync(
@@ -118,7 +118,7 @@ describe('oracle runner', () => {
     );
     const { status, output } = run(dir);
     expect(output).toMatch(/accountant\.json +5 +5 /);
-    expect(output).toContain('case 2 (noise 4.530877117, rate 1, 1 steps) pld: got 0.9274');
+    expect(output).toContain('case 2 (noise 4.530877117, rate 1, 1 steps) pld: got 0.92739');
     expect(status).toBe(1);
   });
 

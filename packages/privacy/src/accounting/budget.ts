@@ -64,8 +64,10 @@ export function stepsWithin(budget: StepsBudget): number {
   if (samplingRate === 0) return Infinity;
   if (cost(1) > targetEpsilon) return 0;
   const most = 2 ** 40;
+  // The other accountant allows more, but not much more.
+  const expected = accountant === 'rdp' ? 1e3 : stepsWithin({ ...budget, accountant: 'rdp' }) * 1.2;
   const share = smallestWithin((x) => Math.log(cost(Math.floor(1 / x))), Math.log(targetEpsilon), {
-    start: 1e-3,
+    start: 1 / Math.max(1, expected),
     precision: 1e-3,
     least: 1 / most,
     most: 1,

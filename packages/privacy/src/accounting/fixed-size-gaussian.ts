@@ -1,6 +1,6 @@
 /**
  * Rényi differential privacy of the Gaussian mechanism on a sample of fixed size, drawn without replacement, for
- * replacing one record (Wang, Balle and Kasiviswanathan 2019, arXiv 1808.00087, theorem 9 with the remark on tighter terms).
+ * replacing one record (Wang, Balle and Kasiviswanathan 2019, arXiv 1808.00087, theorem 9, with its appendix's tighter terms).
  * This is what "k of n clients at random" is. It costs much more than a Poisson sample of the same rate.
  */
 import { LogSum, logBinomial, logExpm1, pointsUnderNormal } from './log-space.ts';

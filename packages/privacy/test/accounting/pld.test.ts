@@ -118,9 +118,14 @@ describe('pldEpsilon', () => {
 
   test('one step on a sample: amplification to ln(1 + q (e^epsilon - 1)) of a delta of q times that of the Gaussian', () => {
     // Removing a record from a Poisson sample: delta'(ln(1 + q (e^epsilon - 1))) = q delta(epsilon), exactly.
-    for (const q of [0.5, 0.01, 1e-6]) {
-      const exact = Math.log1p(q * Math.expm1(gaussianEpsilon(0.8, 1e-4)));
-      const found = pldEpsilon([steps(0.8, q, 1)], q * 1e-4);
+    for (const [z, q, delta] of [
+      [0.8, 0.5, 1e-4],
+      [0.8, 0.01, 1e-4],
+      [0.8, 1e-6, 1e-4],
+      [0.5, 1e-6, 1e-3],
+    ] as const) {
+      const exact = Math.log1p(q * Math.expm1(gaussianEpsilon(z, delta)));
+      const found = pldEpsilon([steps(z, q, 1)], q * delta);
       expect(found).toBeGreaterThan(exact - 1e-9);
       expect(found).toBeLessThan(exact + 5e-4);
     }
