@@ -83,6 +83,12 @@ describe('tributary privacy plan', () => {
     expect((await plan(`--noise-multiplier 1 ${MNIST} --steps 10`)).out).not.toContain('1 / records');
   });
 
+  test('says when Rényi’s list of orders ends too early', async () => {
+    const { out } = await plan('--noise-multiplier 0.05 --delta 1e-5 --sampling-rate 0.5 --steps 10');
+    expect(out).toContain('best order is 1.1, an end of its list');
+    expect((await plan(`--noise-multiplier 1 ${MNIST} --steps 10`)).out).not.toContain('an end of');
+  });
+
   test.each([
     ['--noise-multiplier 1 --sampling-rate 0.1 --steps 1', '--delta'],
     ['--delta 1 --noise-multiplier 1 --sampling-rate 0.1 --steps 1', 'more than 0 and less than 1'],

@@ -23,6 +23,8 @@ interface Flags {
 interface Costs {
   /** Epsilon by each accountant. */
   readonly epsilon: Readonly<Record<Accountant, number>>;
+  /** Rényi's best order where that is an end of the list: then another list could give less. */
+  readonly rdpOrderAtEnd: number | undefined;
   /** The same when every batch has exactly so many records: by `rdp`, for replacing one record. */
   readonly fixedSizeEpsilon: number | undefined;
 }
@@ -133,15 +135,17 @@ async function costsOf(
   { delta, records, batchSize }: Flags,
   trained: { readonly samplingRate: number; readonly steps: number; readonly noiseMultiplier: number },
 ): Promise<Costs> {
-  const { epsilonOf } = await import('@tributary/privacy');
+  const { epsilonOf, rdpEpsilon, rdpOf } = await import('@tributary/privacy');
   const poisson: Mechanism[] = [{ kind: 'poisson-gaussian', ...trained }];
   const { steps, noiseMultiplier } = trained;
   const fixedSize: Mechanism[] | undefined =
     records === undefined || batchSize === undefined
       ? undefined
       : [{ kind: 'fixed-size-gaussian', noiseMultiplier, population: records, sample: batchSize, steps }];
+  const rdp = rdpEpsilon(rdpOf(poisson), delta);
   return {
-    epsilon: { pld: epsilonOf(poisson, delta, 'pld'), rdp: epsilonOf(poisson, delta, 'rdp') },
+    epsilon: { pld: epsilonOf(poisson, delta, 'pld'), rdp: rdp.epsilon },
+    rdpOrderAtEnd: rdp.orderAtEnd ? rdp.order : undefined,
     fixedSizeEpsilon: fixedSize && epsilonOf(fixedSize, delta, 'rdp'),
   };
 }
@@ -229,6 +233,11 @@ async function show(context: CliContext, flags: Flags, plan: Plan): Promise<void
       ),
     );
   }
+  if (plan.rdpOrderAtEnd !== undefined)
+    print(
+      context,
+      `\n  ${yellow('!')} Rényi’s best order is ${plan.rdpOrderAtEnd}, an end of its list: read the other accountant.`,
+    );
   if (flags.records !== undefined && delta >= 1 / flags.records)
     print(
       context,

@@ -1,6 +1,6 @@
 /** From a budget to the training that it allows: how much noise, or how many steps, of a Poisson-subsampled Gaussian. */
 import { type Accountant, epsilonOf } from './history.ts';
-import { demand, demandSteps } from './parameters.ts';
+import { demand, demandSteps, LEAST_NOISE } from './parameters.ts';
 import { smallestWithin } from './search.ts';
 
 interface Budget {
@@ -22,8 +22,6 @@ export interface StepsBudget extends Budget {
   readonly noiseMultiplier: number;
 }
 
-/** Nothing below is worth planning with: a multiplier of 0.01 hides nothing. */
-const LEAST_NOISE = 0.01;
 const MOST_NOISE = 1e9;
 /** In proportion; upwards. */
 const NOISE_PRECISION = 1e-5;

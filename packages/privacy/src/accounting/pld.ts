@@ -8,7 +8,14 @@
  */
 import { type Complex, createFft, multiplyPower } from './fft.ts';
 import { LogSum } from './log-space.ts';
-import { demand, demandDelta, demandNoiseMultiplier, demandSamplingRate, demandSteps } from './parameters.ts';
+import {
+  demand,
+  demandDelta,
+  demandNoiseMultiplier,
+  demandSamplingRate,
+  demandSteps,
+  LEAST_NOISE,
+} from './parameters.ts';
 import {
   type Direction,
   type LossDistribution,
@@ -43,7 +50,7 @@ export function pldEpsilon(mechanisms: readonly SubsampledGaussianSteps[], delta
   demandDelta(delta);
   const active = released(mechanisms);
   if (active.length === 0 || delta === 1) return 0;
-  if (delta === 0 || active.some(({ noiseMultiplier }) => noiseMultiplier === 0)) return Infinity;
+  if (delta === 0 || active.some(isNoiseless)) return Infinity;
   const removed = epsilonOf(compose(active, 'remove', { delta }), delta);
   // With the record added no loss exceeds this.
   const bound = -active.reduce((sum, one) => sum + one.steps * Math.log1p(-one.samplingRate), 0);
@@ -55,11 +62,15 @@ export function pldDelta(mechanisms: readonly SubsampledGaussianSteps[], epsilon
   demand(epsilon >= 0, 'epsilon', epsilon, '0 or more');
   const active = released(mechanisms);
   if (active.length === 0 || epsilon === Infinity) return 0;
-  if (active.some(({ noiseMultiplier }) => noiseMultiplier === 0)) return 1;
+  if (active.some(isNoiseless)) return 1;
   const directions: readonly Direction[] = ['remove', 'add'];
   return Math.max(
     ...directions.map((direction) => deltaOf(compose(active, direction, { epsilon }), epsilon)),
   );
+}
+
+function isNoiseless({ noiseMultiplier }: SubsampledGaussianSteps): boolean {
+  return noiseMultiplier < LEAST_NOISE;
 }
 
 /** The mechanisms that release anything at all, equal ones as one. */
