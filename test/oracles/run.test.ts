@@ -26,9 +26,10 @@ function run(folder: string) {
 const grayscale = (gray: number) => JSON.stringify({ grayscale: { rgb: [255, 0, 0], gray: [gray] } });
 
 describe('oracle runner', () => {
-  it('passes the fixtures, which SciPy, numpy and Pillow computed', () => {
+  it('passes the fixtures, which SciPy, numpy, Pillow and other accountants computed', () => {
     const { status, output } = run(join(import.meta.dirname, 'fixtures'));
     expect(output).toMatch(/image-data-generator\.json\s+\d{3,}\s+0\s/);
+    expect(output).toMatch(/accountant\.json\s+9\s+0\s/);
     expect(status).toBe(0);
   });
 
@@ -90,6 +91,40 @@ describe('oracle runner', () => {
     });
     strategies(averaged(8, 'fed-avg', { wieghting: 'uniform' }));
     expect(run(dir)).toMatchObject({ status: 1, output: expect.stringContaining('wieghting') });
+  });
+
+  // One Gaussian release: Rényi epsilon 1.00000029 at the whole order 22, and 0.92739 exactly.
+  const gaussian = { noiseMultiplier: 4.530877117, samplingRate: 1, steps: 1, delta: 1e-6 };
+  const accounted = (...figures: object[]) =>
+    writeFileSync(
+      join(dir, 'accountant.json'),
+      JSON.stringify({ cases: figures.map((one) => ({ ...gaussian, ...one })) }),
+    );
+
+  it('accountant: takes what is as near as the oracle asks, and counts rdp and pld as a case each', () => {
+    accounted({ rdp: 1, pld: 0.9274 }, { pld: 0.913 }, { pld: 0.928 }, { rdp: 1.0009, tolerance: 1e-3 });
+    const { status, output } = run(dir);
+    expect(output).toMatch(/accountant\.json +5 +0 /);
+    expect(status).toBe(0);
+  });
+
+  it('accountant: misses by 2e-5 at a whole order, by 0.0155 above and by 0.0015 below, and says which', () => {
+    accounted(
+      { rdp: 1.00002 },
+      { rdp: 0.99998 },
+      { pld: 0.9119 },
+      { pld: 0.9289 },
+      { rdp: 1.002, tolerance: 1e-3 },
+    );
+    const { status, output } = run(dir);
+    expect(output).toMatch(/accountant\.json +5 +5 /);
+    expect(output).toContain('case 2 (noise 4.530877117, rate 1, 1 steps) pld: got 0.92739');
+    expect(status).toBe(1);
+  });
+
+  it('accountant: a case without a figure is malformed', () => {
+    accounted({});
+    expect(run(dir)).toMatchObject({ status: 1, output: expect.stringContaining('malformed') });
   });
 
   it('exits non-zero when a file is malformed, empty or of another form', () => {

@@ -10,6 +10,7 @@ import { Score, type Subject } from './score.ts';
 
 /** One for each file name; add a line when a subject is built. */
 const SUBJECTS: Record<string, () => Promise<Subject>> = {
+  accountant: async () => (await import('./accountant.ts')).accountant,
   'image-data-generator': async () => (await import('./image-data-generator.ts')).imageDataGenerator,
   strategies: async () => (await import('./strategies.ts')).strategies,
 };

@@ -35,6 +35,15 @@ export class Score {
     this.misses.push(`${name}: value ${worstAt} is ${actual[worstAt]}, expected ${expected[worstAt]}`);
   }
 
+  /** Counts one case of a number that must lie from `least` to `most`; `expected` is what its error is measured from. */
+  between(name: string, actual: number, expected: number, least: number, most: number): void {
+    this.cases++;
+    const error = Math.abs(actual - expected);
+    this.worst = Math.max(this.worst, Number.isNaN(error) ? Infinity : error);
+    if (actual >= least && actual <= most) return;
+    this.misses.push(`${name}: got ${actual}, expected ${expected} (${least} to ${most})`);
+  }
+
   /** Counts one case of anything that must be the same as JSON. */
   same(name: string, actual: unknown, expected: unknown): void {
     this.cases++;

@@ -80,6 +80,7 @@ const BY_PREFIX: readonly (readonly [prefix: string, exit: ExitName])[] = [
   ['FED_WORKER_PREFLIGHT', 'preflight'],
   ['FED_WORKER_CLOCK', 'preflight'],
   ['FED_WORKER_COORDINATOR_GONE', 'network'],
+  ['FED_PRIVACY_', 'usage'],
   ['FED_POLICY_', 'policy'],
   ['FED_POLICY_UNREADABLE', 'config'],
   ['FED_POLICY_INVALID', 'config'],

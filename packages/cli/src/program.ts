@@ -12,6 +12,7 @@ import { membersCommand } from './commands/members.ts';
 import { natsConfigCommand } from './commands/nats-config.ts';
 import { policyCommand } from './commands/policy.ts';
 import { predictCommand } from './commands/predict.ts';
+import { privacyCommand } from './commands/privacy.ts';
 import { revokeCommand } from './commands/revoke.ts';
 import { rotateCommand } from './commands/rotate.ts';
 import { statusCommand } from './commands/status.ts';
@@ -62,6 +63,7 @@ export function createProgram(context: CliContext, setExit: (code: number) => vo
     predictCommand(context),
     exportCommand(context),
     verifyCommand(context, setExit),
+    privacyCommand(context),
     natsConfigCommand(context),
     doctorCommand(context, setExit),
     demoCommand(context),

@@ -82,6 +82,7 @@ describe('every command line in the documents', () => {
       'nats-config',
       'policy',
       'predict',
+      'privacy',
       'revoke',
       'rotate',
       'status',

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { COORDINATOR_ERROR_CODES } from '@tributary/coordinator';
 import { ENGINE_ERROR_CODES } from '@tributary/engine';
 import { MODEL_ERROR_CODES } from '@tributary/models';
+import { PRIVACY_ERROR_CODES } from '@tributary/privacy';
 import { PROTOCOL_ERROR_CODES } from '@tributary/shared-protocol';
 import { WORKER_ERROR_CODES } from '@tributary/worker';
 import { describe, expect, test } from 'vitest';
@@ -35,6 +36,7 @@ describe('exit codes', () => {
       ...COORDINATOR_ERROR_CODES,
       ...ENGINE_ERROR_CODES,
       ...MODEL_ERROR_CODES,
+      ...PRIVACY_ERROR_CODES,
       ...PROTOCOL_ERROR_CODES,
       ...WORKER_ERROR_CODES,
     ];

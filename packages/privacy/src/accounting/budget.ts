@@ -1,6 +1,6 @@
 /** From a budget to the training that it allows: how much noise, or how many steps, of a Poisson-subsampled Gaussian. */
 import { type Accountant, epsilonOf } from './history.ts';
-import { demand, demandSteps } from './parameters.ts';
+import { demand, demandSteps, LEAST_NOISE } from './parameters.ts';
 import { smallestWithin } from './search.ts';
 
 interface Budget {
@@ -22,8 +22,6 @@ export interface StepsBudget extends Budget {
   readonly noiseMultiplier: number;
 }
 
-/** Nothing below is worth planning with: a multiplier of 0.01 hides nothing. */
-const LEAST_NOISE = 0.01;
 const MOST_NOISE = 1e9;
 /** In proportion; upwards. */
 const NOISE_PRECISION = 1e-5;
@@ -64,8 +62,10 @@ export function stepsWithin(budget: StepsBudget): number {
   if (samplingRate === 0) return Infinity;
   if (cost(1) > targetEpsilon) return 0;
   const most = 2 ** 40;
+  // The other accountant allows more, but not much more.
+  const expected = accountant === 'rdp' ? 1e3 : stepsWithin({ ...budget, accountant: 'rdp' }) * 1.2;
   const share = smallestWithin((x) => Math.log(cost(Math.floor(1 / x))), Math.log(targetEpsilon), {
-    start: 1e-3,
+    start: 1 / Math.max(1, expected),
     precision: 1e-3,
     least: 1 / most,
     most: 1,

@@ -26,7 +26,7 @@ export interface DiscreteGaussianNoise extends Sensitivity {
   readonly clientStdDev: number;
 }
 
-/** The divergence of Skellam noise (Agarwal, Kairouz and Liu 2021, arXiv 2110.04995, theorem 3.5) at `order` above 1. */
+/** The divergence of Skellam noise (Agarwal, Kairouz and Liu 2021, arXiv 2110.04995) at `order` above 1. */
 export function skellamRdp(order: number, noise: SkellamNoise): number {
   const { variance, l1Sensitivity, l2Sensitivity } = noise;
   demandOrderAndSensitivity(order, noise);

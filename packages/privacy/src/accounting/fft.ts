@@ -11,22 +11,27 @@ export interface Fft {
   inverse(vector: Complex): void;
 }
 
+/** Numbers whose transform stays in the cache: 64 KiB of them and of factors each. */
+const CACHED = 4096;
+
 export function createFft(size: number): Fft {
   if (!Number.isInteger(Math.log2(size)))
     throw new RangeError(`createFft: size ${size} is not a power of two`);
-  const half = size / 2;
-  const cosines = new Float64Array(half);
-  const sines = new Float64Array(half);
-  for (let i = 0; i < half; i++) {
-    cosines[i] = Math.cos((2 * Math.PI * i) / size);
-    sines[i] = -Math.sin((2 * Math.PI * i) / size);
+  // The factors of each stage side by side: those for spans of `span` begin at `span`.
+  const cosines = new Float64Array(size);
+  const sines = new Float64Array(size);
+  for (let span = 1; span < size; span *= 2) {
+    for (let k = 0; k < span; k++) {
+      cosines[span + k] = Math.cos((Math.PI * k) / span);
+      sines[span + k] = -Math.sin((Math.PI * k) / span);
+    }
   }
 
   function transform(re: Float64Array, im: Float64Array): void {
     if (re.length !== size || im.length !== size)
       throw new RangeError(`a vector of [${re.length}, ${im.length}] in a transform of ${size}`);
     for (let i = 1, j = 0; i < size; i++) {
-      let bit = half;
+      let bit = size / 2;
       for (; j & bit; bit >>= 1) j ^= bit;
       j ^= bit;
       if (i < j) {
@@ -34,20 +39,36 @@ export function createFft(size: number): Fft {
         swap(im, i, j);
       }
     }
-    for (let span = 1; span < size; span *= 2) {
-      const stride = half / span;
-      for (let from = 0; from < size; from += 2 * span) {
-        for (let i = from, k = 0; i < from + span; i++, k += stride) {
-          const [a, b] = [re[i + span]!, im[i + span]!];
-          const [cosine, sine] = [cosines[k]!, sines[k]!];
-          const x = a * cosine - b * sine;
-          const y = a * sine + b * cosine;
-          re[i + span] = re[i]! - x;
-          im[i + span] = im[i]! - y;
-          re[i] = re[i]! + x;
-          im[i] = im[i]! + y;
-        }
-      }
+    stages(re, im, 0, size);
+  }
+
+  /** All stages of the part of `length` at `from`: halves first, which then fit the processor's cache. */
+  function stages(re: Float64Array, im: Float64Array, from: number, length: number): void {
+    if (length > CACHED) {
+      stages(re, im, from, length / 2);
+      stages(re, im, from + length / 2, length / 2);
+      butterflies(re, im, from, length / 2);
+      return;
+    }
+    for (let span = 1; span < length; span *= 2) {
+      for (let at = from; at < from + length; at += 2 * span) butterflies(re, im, at, span);
+    }
+  }
+
+  function butterflies(re: Float64Array, im: Float64Array, from: number, span: number): void {
+    for (let k = 0; k < span; k++) {
+      const low = from + k;
+      const high = low + span;
+      const cosine = cosines[span + k]!;
+      const sine = sines[span + k]!;
+      const a = re[high]!;
+      const b = im[high]!;
+      const x = a * cosine - b * sine;
+      const y = a * sine + b * cosine;
+      re[high] = re[low]! - x;
+      im[high] = im[low]! - y;
+      re[low] = re[low]! + x;
+      im[low] = im[low]! + y;
     }
   }
 
@@ -68,13 +89,21 @@ export function createFft(size: number): Fft {
 export function multiplyPower(product: Complex, base: Complex, exponent: number): void {
   const { re, im } = base;
   for (let i = 0; i < re.length; i++) {
-    let [x, y] = [re[i]!, im[i]!];
-    let [px, py] = [product.re[i]!, product.im[i]!];
+    let x = re[i]!;
+    let y = im[i]!;
+    let px = product.re[i]!;
+    let py = product.im[i]!;
     for (let rest = exponent; ; ) {
-      if (rest % 2 === 1) [px, py] = [px * x - py * y, px * y + py * x];
+      if (rest % 2 === 1) {
+        const real = px * x - py * y;
+        py = px * y + py * x;
+        px = real;
+      }
       rest = Math.floor(rest / 2);
       if (rest === 0) break;
-      [x, y] = [x * x - y * y, 2 * x * y];
+      const real = x * x - y * y;
+      y = 2 * x * y;
+      x = real;
     }
     product.re[i] = px;
     product.im[i] = py;

@@ -1,22 +1,23 @@
 /**
  * Rényi differential privacy of the Gaussian mechanism on a sample of fixed size, drawn without replacement, for
- * replacing one record (Wang, Balle and Kasiviswanathan 2019, arXiv 1808.00087, theorem 9 with the remark on tighter terms).
+ * replacing one record (Wang, Balle and Kasiviswanathan 2019, arXiv 1808.00087, theorem 9, with its appendix's tighter terms).
  * This is what "k of n clients at random" is. It costs much more than a Poisson sample of the same rate.
  */
 import { LogSum, logBinomial, logExpm1, pointsUnderNormal } from './log-space.ts';
-import { demand, demandNoiseMultiplier, demandSamplingRate } from './parameters.ts';
+import { demand, demandNoiseMultiplier, demandSamplingRate, LEAST_NOISE } from './parameters.ts';
 
 /**
  * The Rényi divergence of one step at `order` (above 1). `noiseRatio` is the noise's standard deviation over the most
- * that replacing one record changes the sum by, which is two clipping norms. `fraction` is sample / population.
+ * that replacing one record changes the sum by, which is two clipping norms. `fraction` is sample / population: 0 costs nothing, more costs
+ * Infinity without noise, for which less than 0.01 counts.
  */
 export function fixedSizeGaussianRdp(order: number, noiseRatio: number, fraction: number): number {
   demand(order > 1 && order < Infinity, 'order', order, 'more than 1');
   demandNoiseMultiplier(noiseRatio);
   demandSamplingRate(fraction);
   if (fraction === 0) return 0;
-  if (noiseRatio === 0) return Infinity;
   if (fraction === 1) return order / (2 * noiseRatio ** 2);
+  if (noiseRatio < LEAST_NOISE) return Infinity;
   const below = Math.floor(order);
   // (order - 1) times the divergence is convex in the order, so a straight line between whole orders is above it.
   const atBelow = cumulant(below, noiseRatio, fraction);

@@ -1,13 +1,5 @@
 /** Sums, binomials and integrals of numbers too large or small for a double: their logarithms. */
 
-/** ln(e^a + e^b). */
-export function logAdd(a: number, b: number): number {
-  const larger = Math.max(a, b);
-  return larger === -Infinity || larger === Infinity
-    ? larger
-    : larger + Math.log1p(Math.exp(Math.min(a, b) - larger));
-}
-
 /** ln(e^x - 1), for x above 0. */
 export function logExpm1(x: number): number {
   return x > 40 ? x + Math.log1p(-Math.exp(-x)) : Math.log(Math.expm1(x));

@@ -1,6 +1,9 @@
 /** Ranges of the numbers that an accountant takes: what is outside of them is refused, and the value is named. */
 import { PrivacyError } from '../errors.ts';
 
+/** Less noise than this, over the sensitivity, counts as none: the loss is in the thousands, and integrals take long. */
+export const LEAST_NOISE = 0.01;
+
 /** Throws FED_PRIVACY_PARAMETER unless `holds`. */
 export function demand(holds: boolean, name: string, value: unknown, range: string): void {
   if (!holds) throw new PrivacyError('FED_PRIVACY_PARAMETER', `${name} is ${String(value)}; it is ${range}.`);

@@ -2,13 +2,20 @@
  * Accounting by the privacy loss distribution: the tight epsilon of composed Poisson-subsampled Gaussians, for adding and
  * for removing a record (Koskela, Jälkö and Honkela 2020, arXiv 1906.03049; Gopi, Lee and Wutschitz 2021, arXiv 2106.02848).
  * Losses add up over steps, so their distribution is a power in the frequency domain. Before the transform it is tilted by
- * e^(t loss), with the t that Chernoff's bound takes for the delta in question (Zhu, Dong and Wang 2022, arXiv 2106.08567
- * follow the same function): rounding errors and the cut-off tail are then small beside delta, however small that is.
+ * e^(t loss), with the t of Chernoff's bound for the delta in question: rounding errors and the cut-off tail are then small
+ * beside delta, however small that is.
  * Everything that is lost on the way is added to delta: what comes out is never below the true value.
  */
 import { type Complex, createFft, multiplyPower } from './fft.ts';
 import { LogSum } from './log-space.ts';
-import { demand, demandDelta, demandNoiseMultiplier, demandSamplingRate, demandSteps } from './parameters.ts';
+import {
+  demand,
+  demandDelta,
+  demandNoiseMultiplier,
+  demandSamplingRate,
+  demandSteps,
+  LEAST_NOISE,
+} from './parameters.ts';
 import {
   type Direction,
   type LossDistribution,
@@ -30,7 +37,9 @@ const MIN_GRID = 2 ** 12;
 /** Grid points of the losses of one step. */
 const MAX_LOSSES = 2 ** 17;
 /** What the grid may add to epsilon, at most about. */
-const GRID_ERROR = 3e-4;
+const GRID_ERROR = 1e-4;
+/** Between grid points delta is a straight line in e^epsilon, so they may not lie far apart. */
+const MAX_INTERVAL = 5e-4;
 /** A distribution narrower than this is treated as so wide: nobody asks for a smaller epsilon. */
 const LEAST_SPREAD = 1e-6;
 /** What may be cut off of the tilted distribution at the upper end. */
@@ -41,7 +50,7 @@ export function pldEpsilon(mechanisms: readonly SubsampledGaussianSteps[], delta
   demandDelta(delta);
   const active = released(mechanisms);
   if (active.length === 0 || delta === 1) return 0;
-  if (delta === 0 || active.some(({ noiseMultiplier }) => noiseMultiplier === 0)) return Infinity;
+  if (delta === 0 || active.some(isNoiseless)) return Infinity;
   const removed = epsilonOf(compose(active, 'remove', { delta }), delta);
   // With the record added no loss exceeds this.
   const bound = -active.reduce((sum, one) => sum + one.steps * Math.log1p(-one.samplingRate), 0);
@@ -53,11 +62,15 @@ export function pldDelta(mechanisms: readonly SubsampledGaussianSteps[], epsilon
   demand(epsilon >= 0, 'epsilon', epsilon, '0 or more');
   const active = released(mechanisms);
   if (active.length === 0 || epsilon === Infinity) return 0;
-  if (active.some(({ noiseMultiplier }) => noiseMultiplier === 0)) return 1;
+  if (active.some(isNoiseless)) return 1;
   const directions: readonly Direction[] = ['remove', 'add'];
   return Math.max(
     ...directions.map((direction) => deltaOf(compose(active, direction, { epsilon }), epsilon)),
   );
+}
+
+function isNoiseless({ noiseMultiplier }: SubsampledGaussianSteps): boolean {
+  return noiseMultiplier < LEAST_NOISE;
 }
 
 /** The mechanisms that release anything at all, equal ones as one. */
@@ -110,7 +123,11 @@ function compose(mechanisms: readonly SubsampledGaussianSteps[], direction: Dire
 
   // Splitting a loss between grid points adds at most interval^2 / 8 to its variance.
   const error = Math.min(GRID_ERROR, GRID_ERROR * Math.max(0.01, stdDev));
-  let interval = Math.min(stdDev / 64, Math.sqrt((8 * error) / (steps * (tilt + 1))));
+  let interval = Math.min(
+    Math.max(MAX_INTERVAL, stdDev / 8192),
+    stdDev / 64,
+    Math.sqrt((8 * error) / (steps * (tilt + 1))),
+  );
   let size = MIN_GRID;
   while (size * interval < 16 * stdDev && size < MAX_GRID) size *= 2;
   interval = Math.max(interval, (16 * stdDev) / size, lossRange(samples) / MAX_LOSSES);
@@ -120,10 +137,10 @@ function compose(mechanisms: readonly SubsampledGaussianSteps[], direction: Dire
       tilt = 1 / interval;
       ({ mean, stdDev } = momentsAt(tilt));
     }
-    parts ??= mechanisms.map((one) => ({
-      distribution: lossDistribution(one, direction, interval, reach),
-      steps: one.steps,
-    }));
+    parts ??= mechanisms.map((one) => {
+      const distribution = lossDistribution(one, direction, interval, reach);
+      return { distribution, logMasses: distribution.masses.map(Math.log), steps: one.steps };
+    });
     const first = Math.round(mean / interval) - size / 2;
     const cut = upperTail(parts, tilt, (first + size) * interval, stdDev);
     if (cut < LOG_CUT) return convolve(parts, tilt, first, size, Math.exp(cut));
@@ -143,6 +160,7 @@ function lossRange(samples: readonly LossSample[]): number {
 
 interface Part {
   readonly distribution: LossDistribution;
+  readonly logMasses: Float64Array;
   readonly steps: number;
 }
 
@@ -150,15 +168,17 @@ function convolve(parts: readonly Part[], tilt: number, first: number, size: num
   const fft = createFft(size);
   const product: Complex = { re: new Float64Array(size).fill(1), im: new Float64Array(size) };
   let [steps, logMean, infinite] = [0, 0, 0];
-  for (const { distribution, steps: times } of parts) {
-    const { interval, masses } = distribution;
-    const one = logMeanOf(distribution, tilt);
+  for (const part of parts) {
+    const { distribution, logMasses, steps: times } = part;
+    const { interval } = distribution;
+    const one = logMeanOf(part, tilt);
     const vector: Complex = { re: new Float64Array(size), im: new Float64Array(size) };
-    for (let i = 0; i < masses.length; i++) {
-      if (masses[i]! === 0) continue;
-      const index = distribution.first + i;
-      // Losses a whole grid apart share a place: what wraps around can only raise delta.
-      vector.re[modulo(index, size)]! += Math.exp(Math.log(masses[i]!) + tilt * index * interval - one);
+    const shift = tilt * distribution.first * interval - one;
+    // Losses a whole grid apart share a place: what wraps around can only raise delta.
+    let place = modulo(distribution.first, size);
+    for (let i = 0; i < logMasses.length; i++, place++) {
+      if (place === size) place = 0;
+      vector.re[place]! += Math.exp(logMasses[i]! + tilt * interval * i + shift);
     }
     fft.forward(vector);
     multiplyPower(product, vector, times);
@@ -168,7 +188,8 @@ function convolve(parts: readonly Part[], tilt: number, first: number, size: num
   }
   fft.inverse(product);
   const masses = new Float64Array(size);
-  for (let i = 0; i < size; i++) masses[i] = Math.max(0, product.re[modulo(first + i, size)]!);
+  const start = modulo(first, size);
+  for (let i = 0; i < size; i++) masses[i] = Math.max(0, product.re[(start + i) % size]!);
   const { interval } = parts[0]!.distribution;
   const rounding = 8 * Number.EPSILON * (steps + 4) * Math.log2(size);
   return { interval, first, masses, tilt, logMean, missing: cut + rounding, infinite: Math.min(1, infinite) };
@@ -233,22 +254,19 @@ function deltaOf(composed: Composed, goal: number): number {
 
 /** ln of the tilted probability of a composed loss of `edge` or more, by Chernoff's bound. */
 function upperTail(parts: readonly Part[], tilt: number, edge: number, stdDev: number): number {
-  const logMeanAt = (t: number) =>
-    parts.reduce((sum, { distribution, steps }) => sum + steps * logMeanOf(distribution, t), 0);
+  const logMeanAt = (t: number) => parts.reduce((sum, part) => sum + part.steps * logMeanOf(part, t), 0);
   const atTilt = logMeanAt(tilt);
   return Math.min(...[8, 4, 2].map((s) => logMeanAt(tilt + s / stdDev) - atTilt - (s / stdDev) * edge));
 }
 
-/** ln E[e^(t loss)] of the losses that are bounded. */
-function logMeanOf({ interval, first, masses }: LossDistribution, t: number): number {
-  const last = first + masses.length - 1;
-  // e^(t loss) is largest at the end.
-  const shift = Math.max(t * interval * first, t * interval * last);
-  const sum = new LogSum();
-  for (let i = 0; i < masses.length; i++) {
-    if (masses[i]! > 0) sum.add(Math.log(masses[i]!) + t * interval * (first + i) - shift);
-  }
-  return sum.value + shift;
+/** ln E[e^(t loss)] of the losses that are bounded, in one step. */
+function logMeanOf({ distribution: { interval, first }, logMasses }: Part, t: number): number {
+  const slope = t * interval;
+  let largest = -Infinity;
+  for (let i = 0; i < logMasses.length; i++) largest = Math.max(largest, logMasses[i]! + slope * i);
+  let sum = 0;
+  for (let i = 0; i < logMasses.length; i++) sum += Math.exp(logMasses[i]! + slope * i - largest);
+  return largest + Math.log(sum) + slope * first;
 }
 
 function sampleLogMean({ losses, logWeights }: LossSample, t: number): number {

@@ -42,7 +42,7 @@ export function lossDistribution(
   reach: number,
 ): LossDistribution {
   const outcomes = outcomesOf(step, direction, reach);
-  const { z, sign, density, lossAt, outcomeAt } = outcomes;
+  const { z, sign, lossAt, logDensity, outcomeAt } = outcomes;
   const first = Math.floor(outcomes.leastLoss / interval);
   const last = Math.max(first, Math.ceil(outcomes.mostLoss / interval) - 1);
   const masses = new Float64Array(last - first + 2);
@@ -61,8 +61,9 @@ export function lossDistribution(
       const centre = from + half * (2 * i + 1);
       for (let node = 0; node < 4; node++) {
         const x = centre + half * NODES[node]!;
-        const mass = Math.abs(half) * WEIGHTS[node]! * density(x);
-        const up = clamp(-Math.expm1(bin * interval - lossAt(x)) / wholeUp, 0, 1);
+        const loss = lossAt(x);
+        const mass = Math.abs(half) * WEIGHTS[node]! * Math.exp(logDensity(x, loss));
+        const up = clamp(-Math.expm1(bin * interval - loss) / wholeUp, 0, 1);
         above += mass * up;
         below += mass * (1 - up);
       }
@@ -90,7 +91,7 @@ export function lossSample(step: SubsampledGaussian, direction: Direction, reach
   for (let i = 0; i < count; i++) {
     const x = low + (i + 0.5) * width;
     losses[i] = lossAt(x);
-    logWeights[i] = logDensity(x) + Math.log(width);
+    logWeights[i] = logDensity(x, losses[i]!) + Math.log(width);
   }
   return { losses, logWeights };
 }
@@ -105,9 +106,9 @@ function outcomesOf(
   const [start, end] = sign > 0 ? [low, high] : [high, low];
   const lossAt = (x: number) => sign * logRatio(x, z, q);
   const logScale = Math.log(z * Math.sqrt(2 * Math.PI));
-  // The data set without the record gives N(0, z^2); with it, that times the ratio.
-  const logDensity = (x: number) =>
-    -0.5 * (x / z) ** 2 - logScale + (direction === 'remove' ? logRatio(x, z, q) : 0);
+  // The data set without the record gives N(0, z^2); with it, that times the ratio, whose logarithm is then the loss.
+  const logDensity = (x: number, loss: number) =>
+    -0.5 * (x / z) ** 2 - logScale + (direction === 'remove' ? loss : 0);
   return {
     z,
     sign,
@@ -115,7 +116,6 @@ function outcomesOf(
     end,
     lossAt,
     logDensity,
-    density: (x: number) => Math.exp(logDensity(x)),
     leastLoss: lossAt(start),
     mostLoss: lossAt(end),
     outcomeAt: (loss: number) => outcomeWithRatio(sign * loss, z, q),

@@ -5,22 +5,22 @@
  * Whole orders have a finite sum; others are integrated, which spares the alternating series of the paper.
  */
 import { LogSum, logBinomial, logExpm1, pointsUnderNormal } from './log-space.ts';
-import { demand, demandNoiseMultiplier, demandSamplingRate } from './parameters.ts';
+import { demand, demandNoiseMultiplier, demandSamplingRate, LEAST_NOISE } from './parameters.ts';
 
 /** The largest whole order that is summed; larger ones are integrated. */
 const MAX_SUM_ORDER = 4096;
 
 /**
  * The Rényi divergence of one step at `order` (any number above 1): 0 for a sampling rate of 0, else Infinity without
- * noise. `noiseMultiplier` is stdDev / clippingNorm of the noise on the sum.
+ * noise, for which less than 0.01 counts. `noiseMultiplier` is stdDev / clippingNorm of the noise on the sum.
  */
 export function subsampledGaussianRdp(order: number, noiseMultiplier: number, samplingRate: number): number {
   demand(order > 1 && order < Infinity, 'order', order, 'more than 1');
   demandNoiseMultiplier(noiseMultiplier);
   demandSamplingRate(samplingRate);
   if (samplingRate === 0) return 0;
-  if (noiseMultiplier === 0) return Infinity;
   if (samplingRate === 1) return order / (2 * noiseMultiplier ** 2);
+  if (noiseMultiplier < LEAST_NOISE) return Infinity;
   return Number.isInteger(order) && order <= MAX_SUM_ORDER
     ? summed(order, noiseMultiplier, samplingRate)
     : integrated(order, noiseMultiplier, samplingRate);

@@ -116,11 +116,42 @@ describe('pldEpsilon', () => {
     expect(found).toBeLessThan(exact + 5e-4);
   });
 
+  test.each([
+    // Plain convolutions in numpy, losses rounded down and up to a grid of 3e-5.
+    [[steps(3.6084795756179195, 0.0027069412997418386, 48)], 7.429998260135509e-7, 0.01797, 0.01945],
+    [
+      [steps(1.2057905659207326, 0.3041639793970099, 5), steps(1.5678429612246245, 0.001209699050392171, 21)],
+      1.693791227817804e-5,
+      3.71688,
+      3.71769,
+    ],
+    [
+      [
+        steps(3.0942961669075255, 0.026045287640133318, 3),
+        steps(0.5074281585692967, 0.08652919964777805, 19),
+      ],
+      1.0313719100637885e-3,
+      8.4473,
+      8.44798,
+    ],
+  ])('%j: between what rounding every loss down and up gives', (mechanisms, delta, down, up) => {
+    const found = pldEpsilon(mechanisms, delta);
+    expect(found).toBeGreaterThan(down);
+    expect(found).toBeLessThan(up);
+    // The truth is about half-way.
+    expect(Math.abs(found - (down + up) / 2)).toBeLessThan(5e-5);
+  });
+
   test('one step on a sample: amplification to ln(1 + q (e^epsilon - 1)) of a delta of q times that of the Gaussian', () => {
     // Removing a record from a Poisson sample: delta'(ln(1 + q (e^epsilon - 1))) = q delta(epsilon), exactly.
-    for (const q of [0.5, 0.01, 1e-6]) {
-      const exact = Math.log1p(q * Math.expm1(gaussianEpsilon(0.8, 1e-4)));
-      const found = pldEpsilon([steps(0.8, q, 1)], q * 1e-4);
+    for (const [z, q, delta] of [
+      [0.8, 0.5, 1e-4],
+      [0.8, 0.01, 1e-4],
+      [0.8, 1e-6, 1e-4],
+      [0.5, 1e-6, 1e-3],
+    ] as const) {
+      const exact = Math.log1p(q * Math.expm1(gaussianEpsilon(z, delta)));
+      const found = pldEpsilon([steps(z, q, 1)], q * delta);
       expect(found).toBeGreaterThan(exact - 1e-9);
       expect(found).toBeLessThan(exact + 5e-4);
     }
@@ -130,6 +161,9 @@ describe('pldEpsilon', () => {
     expect(pldEpsilon([], 0)).toBe(0);
     expect(pldEpsilon([steps(0, 0, 10), steps(0, 0.5, 0)], 0)).toBe(0);
     expect(pldEpsilon([steps(0, 0.1, 1)], 1e-5)).toBe(Infinity);
+    // Noise that is next to none counts as none.
+    expect(pldEpsilon([steps(1e-200, 0.1, 1)], 1e-5)).toBe(Infinity);
+    expect(pldEpsilon([steps(1e200, 0.1, 1)], 1e-5)).toBe(0);
     expect(pldEpsilon([steps(1, 0.1, 1)], 0)).toBe(Infinity);
     expect(pldEpsilon([steps(1, 0.1, 1)], 1)).toBe(0);
     expect(pldEpsilon([steps(0.5, 1e-6, 1)], 1e-3)).toBe(0);

@@ -51,6 +51,10 @@ describe('subsampledGaussianRdp', () => {
     expect(subsampledGaussianRdp(3, 2, 1)).toBe(3 / 8);
     expect(subsampledGaussianRdp(3, 0, 0)).toBe(0);
     expect(subsampledGaussianRdp(3, 0, 0.5)).toBe(Infinity);
+    expect(subsampledGaussianRdp(3, 0, 1)).toBe(Infinity);
+    // Noise that is next to none counts as none.
+    expect(subsampledGaussianRdp(2.5, 1e-200, 0.5)).toBe(Infinity);
+    expect(subsampledGaussianRdp(2.5, 1e200, 0.5)).toBe(0);
     // A rate of almost 1 is almost that.
     expect(subsampledGaussianRdp(2.5, 2, 1 - 1e-9)).toBeCloseTo(2.5 / 8, 7);
   });
