@@ -1,3 +1,4 @@
+import { seededWords } from '@tributary/testkit';
 import { describe, expect, test } from 'vitest';
 import {
   likelihoodRatio,
@@ -5,7 +6,6 @@ import {
   membershipAdvantageBound,
   truePositiveRateAt,
 } from '../../src/index.ts';
-import { seededWords } from './gaussian-mean.ts';
 
 describe('lossThresholdAttack', () => {
   test('auc is the share of pairs in which the member’s loss is lower, ties as a half', () => {
