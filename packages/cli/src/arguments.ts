@@ -13,6 +13,15 @@ export function wholeNumber(min: number, max: number): (text: string) => number 
   };
 }
 
+/** A parser for numbers above `above` and up to `max`, in decimals or as 1e-5. */
+export function numberAbove(above: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (text.trim() !== '' && value > above && value <= max) return value;
+    throw new InvalidArgumentError(`It is a number above ${above}, up to ${max}.`);
+  };
+}
+
 /** A parser that takes one of `choices` and nothing else. */
 export function oneOf<const T extends string>(choices: readonly T[]): (text: string) => T {
   return (text) => {

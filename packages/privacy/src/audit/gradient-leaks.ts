@@ -46,21 +46,26 @@ export function leakedLabels(biasGradient: ArrayLike<number>): number[] {
 }
 
 export interface ImageError {
-  /** Mean squared error a pixel. */
+  /** Mean squared error a number. */
   readonly mse: number;
-  /** 10 log10(peak^2 / mse), in dB; Infinity for equal images. About 30 and more looks right, below 10 nothing is seen. */
+  /** 10 log10(range^2 / mse), in dB; Infinity for equal images. About 30 and more looks right, below 10 nothing is seen. */
   readonly psnr: number;
 }
 
 /**
- * Returns how far `guess` is from `image`, both of the same length, pixels from 0 to `peak`; what the guess has outside
- * that range is clipped to it first. Throws RangeError for lengths that differ.
+ * Returns how far `guess` is from `image`, both of the same length, with numbers in [low, high]; what the guess has
+ * outside is clipped to that first. Throws RangeError for lengths that differ.
  */
-export function imageError(image: ArrayLike<number>, guess: ArrayLike<number>, peak = 1): ImageError {
+export function imageError(
+  image: ArrayLike<number>,
+  guess: ArrayLike<number>,
+  [low, high]: readonly [low: number, high: number] = [0, 1],
+): ImageError {
   if (image.length !== guess.length || image.length === 0)
     throw new RangeError(`images of ${image.length} and ${guess.length} numbers can't be compared`);
   let squares = 0;
-  for (let i = 0; i < image.length; i++) squares += (image[i]! - Math.min(peak, Math.max(0, guess[i]!))) ** 2;
+  for (let i = 0; i < image.length; i++)
+    squares += (image[i]! - Math.min(high, Math.max(low, guess[i]!))) ** 2;
   const mse = squares / image.length;
-  return { mse, psnr: 10 * Math.log10(peak ** 2 / mse) };
+  return { mse, psnr: 10 * Math.log10((high - low) ** 2 / mse) };
 }

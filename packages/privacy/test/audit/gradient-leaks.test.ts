@@ -38,7 +38,9 @@ describe('imageError', () => {
     // 10 log10(1 / 0.0025) = 26.02.
     expect(imageError([1, 0.5, 0, 0], [3, 0.6, -2, 0]).psnr).toBeCloseTo(26.0206, 4);
     // In 0 to 255: an error of 255 everywhere is 0 dB.
-    expect(imageError([0, 255], [255, 0], 255).psnr).toBeCloseTo(0, 12);
+    expect(imageError([0, 255], [255, 0], [0, 255]).psnr).toBeCloseTo(0, 12);
+    // In -1 to 1: the range is 2, so an error of 2 is 0 dB; -5 is clipped.
+    expect(imageError([1], [-5], [-1, 1])).toEqual({ mse: 4, psnr: 0 });
     expect(imageError([0.5], [0.5])).toEqual({ mse: 0, psnr: Infinity });
     expect(() => imageError([1], [1, 2])).toThrow('1 and 2');
   });
