@@ -13,6 +13,8 @@ export const BUGS = [
   'no clipping',
   'a constant noise seed',
   'uncapped weights',
+  // As in Opacus issue 571: the number of records is private too.
+  'the mean over those who are there',
 ] as const;
 export type Bug = (typeof BUGS)[number];
 
@@ -42,6 +44,7 @@ export function gaussianMean(options: GaussianMeanOptions): (records: readonly W
       const factor = bug === 'no clipping' ? 1 : Math.min(1, clippingNorm / norm);
       for (let i = 0; i < sum.length; i++) sum[i]! += (capped / weightCap) * factor * update[i]!;
     }
-    return sum.map((value) => (value + stdDev * gaussian()) / expectedRecords);
+    const divisor = bug === 'the mean over those who are there' ? records.length : expectedRecords;
+    return sum.map((value) => (value + stdDev * gaussian()) / divisor);
   };
 }
