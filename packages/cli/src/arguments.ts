@@ -13,12 +13,16 @@ export function wholeNumber(min: number, max: number): (text: string) => number 
   };
 }
 
-/** A parser for numbers above `above` and up to `max`, in decimals or as 1e-5. */
-export function numberAbove(above: number, max: number): (text: string) => number {
+/** A parser for numbers more than 0 and at most `max`, or less than it. */
+export function positiveNumber(
+  max: number,
+  limit: 'at most' | 'less than' = 'at most',
+): (text: string) => number {
   return (text) => {
     const value = Number(text);
-    if (text.trim() !== '' && value > above && value <= max) return value;
-    throw new InvalidArgumentError(`It is a number above ${above}, up to ${max}.`);
+    const written = /^\d*\.?\d+(e[+-]?\d+)?$/i.test(text);
+    if (written && value > 0 && (value < max || (value === max && limit === 'at most'))) return value;
+    throw new InvalidArgumentError(`It is a number more than 0 and ${limit} ${max}.`);
   };
 }
 

@@ -43,8 +43,8 @@ describe('audit mechanism', () => {
   });
 
   test.each([
-    [['--noise-multiplier', '0'], 'above 0'],
-    [['--delta', '1'], 'up to 0.5'],
+    [['--noise-multiplier', '0'], 'more than 0'],
+    [['--delta', '1'], 'less than 1'],
     [['--trials', '10'], 'from 1000'],
   ])('%j: exit 2, and says what would be right', async (flags, hint) => {
     const { code, err } = await run(dir, 'audit', 'mechanism', ...flags);

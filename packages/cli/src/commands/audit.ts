@@ -1,7 +1,7 @@
 /** `tributary audit`: attacks on what a run would publish or send. They can refute a claim, and never prove one. */
 import { basename, dirname, resolve } from 'node:path';
 import { Command } from 'commander';
-import { ENGINE_CHOICES, existingFile, numberAbove, oneOf, wholeNumber } from '../arguments.ts';
+import { ENGINE_CHOICES, existingFile, oneOf, positiveNumber, wholeNumber } from '../arguments.ts';
 import { type CliContext, print, printJson } from '../context.ts';
 import { exitCode } from '../exit-codes.ts';
 import type { Inversion } from '../inversion.ts';
@@ -36,12 +36,12 @@ export function auditCommand(context: CliContext, setExit: (code: number) => voi
     .option(
       '--noise-multiplier <number>',
       'standard deviation of the noise over the norm',
-      numberAbove(0, 1e6),
+      positiveNumber(1e6),
       1,
     )
-    .option('--clipping-norm <number>', 'L2 norm that updates are clipped to', numberAbove(0, 1e9), 1)
-    .option('--delta <number>', 'the delta of the claim', numberAbove(0, 0.5), 1e-5)
-    .option('--epsilon <number>', 'another claim than the mechanism’s own epsilon', numberAbove(0, 1e6))
+    .option('--clipping-norm <number>', 'L2 norm that updates are clipped to', positiveNumber(1e9), 1)
+    .option('--delta <number>', 'the delta of the claim', positiveNumber(1, 'less than'), 1e-5)
+    .option('--epsilon <number>', 'another claim than the mechanism’s own epsilon', positiveNumber(1e6))
     .option('--trials <number>', 'releases with the canary, and as many without', evenTrials, 100_000)
     .action(async (_options: unknown, command: Command) => {
       const flags = command.optsWithGlobals<MechanismFlags>();
