@@ -39,8 +39,8 @@ export function oneRunEpsilonLowerBound(guesses: OneRunGuesses, delta: number, c
 }
 
 /**
- * The largest probability with which an (epsilon, delta) private run lets somebody be right so often: their theorem
- * 5.2. For delta 0 a guess is right as if by randomised response, with probability e^epsilon / (1 + e^epsilon).
+ * The largest probability with which an (epsilon, delta) private run lets somebody be right so often: their main
+ * theorem. For delta 0 a guess is right as if by randomised response, with probability e^epsilon / (1 + e^epsilon).
  */
 function probabilityOf(
   { canaries, guesses, correct }: OneRunGuesses,

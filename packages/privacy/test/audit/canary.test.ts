@@ -51,7 +51,7 @@ describe('oneRunEpsilonLowerBound', () => {
     expect(oneRunEpsilonLowerBound({ canaries: guesses, guesses, correct }, 0)).toBeCloseTo(bound, 4);
   });
 
-  // Made with scipy's binomial from the formula of theorem 5.2.
+  // Made with scipy's binomial from the formula of their main theorem.
   test.each([
     [100, 100, 100, 1e-5, 3.49021596],
     [1000, 200, 180, 1e-5, 1.79628507],
