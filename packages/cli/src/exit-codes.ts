@@ -45,6 +45,11 @@ export const EXIT_CODES = [
   { code: 11, name: 'policy', meaning: 'This site’s own policy refuses the federation.' },
   { code: 12, name: 'unverified', meaning: '`verify` found something that does not hold; it is printed.' },
   {
+    code: 13,
+    name: 'audit',
+    meaning: '`audit` refuted a claim, or read an image out of an update; it is printed.',
+  },
+  {
     code: 130,
     name: 'interrupted',
     meaning: 'Stopped with Ctrl-C or a termination signal; the same command goes on.',

@@ -1,8 +1,7 @@
-/** Class probabilities of single images, standardised as the model's own training data was, but never augmented. */
+/** Class probabilities of single images. */
 import { type EngineName, loadEngine } from '@tributary/engine';
 import { modelFromArtifact } from '@tributary/models';
-import { ImageDataGenerator, loadImage } from '@tributary/worker';
-import { CliError } from './errors.ts';
+import { modelImageReader } from './model-images.ts';
 import type { TrainedModel } from './models.ts';
 
 export interface ClassProbability {
@@ -21,41 +20,12 @@ const BATCH_SIZE = 64;
 
 /** A predictor for `model` on the engine named. Throws FED_CLI_MODEL_MISMATCH when it needs a site's own statistics. */
 export async function openPredictor(model: TrainedModel, engine: EngineName | 'auto'): Promise<Predictor> {
-  const { input, classes, augmentation, topology } = model.federation;
-  if (
-    augmentation.featurewiseCenter ||
-    augmentation.featurewiseStdNormalization ||
-    augmentation.zcaWhitening
-  ) {
-    throw new CliError(
-      'FED_CLI_MODEL_MISMATCH',
-      'This model was trained on images centred or whitened by each site’s own statistics, which it does not hold.',
-      {
-        todo: 'Measure it with `tributary evaluate --data`, where they are taken from the images.',
-      },
-    );
-  }
+  const { input, classes, topology } = model.federation;
+  const load = modelImageReader(model.federation);
   const { tf } = await loadEngine({ prefer: engine });
   const network = await modelFromArtifact({ topology, weights: [...model.tensors] });
-  const { rescale, samplewiseCenter, samplewiseStdNormalization, variant } = augmentation;
-  const generator = new ImageDataGenerator({
-    rescale,
-    samplewiseCenter,
-    samplewiseStdNormalization,
-    variant,
-  });
   const { height, width, channels } = input;
-  const colorMode = ({ 1: 'grayscale', 3: 'rgb', 4: 'rgba' } as const)[channels];
   const length = height * width * channels;
-
-  async function load(file: string): Promise<Float32Array> {
-    const { interpolation, keepAspectRatio } = input;
-    const targetSize = [height, width] as const;
-    const image = await loadImage(file, { colorMode, targetSize, interpolation, keepAspectRatio });
-    const data = Float32Array.from(image.data);
-    generator.standardize({ data, shape: [height, width, channels] });
-    return data;
-  }
 
   async function predictBatch(files: readonly string[]): Promise<ClassProbability[][]> {
     const batch = new Float32Array(files.length * length);

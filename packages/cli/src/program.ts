@@ -1,5 +1,6 @@
 /** All commands, and how any of them ends: an exit code, and one calm block when it went wrong. */
 import { Command, CommanderError } from 'commander';
+import { auditCommand } from './commands/audit.ts';
 import { coordinatorCommand } from './commands/coordinator.ts';
 import { demoCommand } from './commands/demo.ts';
 import { doctorCommand } from './commands/doctor.ts';
@@ -64,6 +65,7 @@ export function createProgram(context: CliContext, setExit: (code: number) => vo
     exportCommand(context),
     verifyCommand(context, setExit),
     privacyCommand(context),
+    auditCommand(context, setExit),
     natsConfigCommand(context),
     doctorCommand(context, setExit),
     demoCommand(context),

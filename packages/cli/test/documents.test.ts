@@ -72,6 +72,7 @@ describe('every command line in the documents', () => {
       ).toEqual([]);
     }
     expect([...told.keys()].sort()).toEqual([
+      'audit',
       'coordinator',
       'demo',
       'evaluate',

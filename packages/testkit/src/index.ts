@@ -7,3 +7,4 @@ export type {
   ScriptedWorkerOptions,
 } from './scripted-worker.ts';
 export { keyFrom, startScriptedWorker } from './scripted-worker.ts';
+export { gaussians, seededWords } from './seeded-words.ts';
