@@ -12,7 +12,7 @@ const PIXELS = 28 * 28;
 /** Records to choose batches from, in expected batches. */
 const POOL = 20;
 /** About how long one turn of plain SGD or of DP-SGD lasts. */
-const TURN_MS = 600;
+const TURN_MS = 400;
 
 const NETWORKS: Readonly<Record<string, () => tf.LayersModel>> = {
   'image-cnn-small': () =>
@@ -36,7 +36,7 @@ const { values } = parseArgs({
   options: {
     engine: { type: 'string', default: 'onnxruntime' },
     batches: { type: 'string', default: '256,32' },
-    pairs: { type: 'string', default: '8' },
+    pairs: { type: 'string', default: '12' },
   },
 });
 const engine = await loadEngine({ prefer: values.engine as 'onnxruntime' });

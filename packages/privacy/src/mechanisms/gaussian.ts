@@ -5,7 +5,7 @@
  */
 import { randomFillSync } from 'node:crypto';
 import type { RandomWords } from '../random.ts';
-import { type AliasTable, createAliasTable, proposalWeights } from './alias-table.ts';
+import { createAliasTable, proposalWeights } from './alias-table.ts';
 import { requireClippingNorm } from './clipping.ts';
 
 export interface GaussianNoise {
@@ -63,11 +63,11 @@ class BlockSampler implements GaussianNoise {
   readonly grid: number;
   readonly #random: RandomWords | undefined;
   readonly #perSquare: number;
-  readonly #table: AliasTable;
+  readonly #bits: number;
+  /** The alias table's two columns, and by block: below what, of SPARE, any place is accepted. One after the other. */
+  readonly #table: Int32Array;
   /** By block: the probability of acceptance at its inner end. */
   readonly #acceptance: Float64Array;
-  /** By block: below it, of SPARE, any place is accepted. */
-  readonly #sure: Uint32Array;
   readonly #pool = new Uint32Array(POOL_WORDS);
   #next = POOL_WORDS;
 
@@ -81,21 +81,24 @@ class BlockSampler implements GaussianNoise {
     const peaks = Float64Array.from({ length: blocks }, (_, h) => Math.exp(-((h * BLOCK) ** 2) * perSquare));
     const { weights, scale } = proposalWeights(peaks);
     this.#perSquare = perSquare;
-    this.#table = createAliasTable(weights);
+    const { bits, own, alias } = createAliasTable(weights);
+    this.#bits = bits;
     this.#acceptance = peaks.map((peak, h) => (peak * scale) / weights[h]!);
-    this.#sure = Uint32Array.from(this.#acceptance, (inner, h) => {
+    const sure = this.#acceptance.map((inner, h) => {
       const outer = inner * Math.exp(-(BLOCK * (2 * h * BLOCK + BLOCK)) * perSquare);
       return Math.max(0, Math.floor(outer * SPARE * (1 - 2 ** -40)));
     });
+    this.#table = Int32Array.from([...own, ...alias, ...sure]);
   }
 
   addTo(values: Float64Array): void {
     const { grid } = this;
     const steps = 1 / grid;
-    const { bits, own, alias } = this.#table;
-    const shift = 32 - bits;
+    const shift = 32 - this.#bits;
     const coin = 2 ** shift - 1;
-    const sure = this.#sure;
+    const columns = 2 ** this.#bits;
+    const sure = 2 * columns;
+    const table = this.#table;
     const pool = this.#pool;
     let next = this.#next;
     for (let i = 0; i < values.length; i++) {
@@ -104,18 +107,20 @@ class BlockSampler implements GaussianNoise {
           this.#refill();
           next = 0;
         }
-        const first = pool[next++] as number;
+        const first = (pool[next++] as number) | 0;
         const column = first >>> shift;
-        const block = (first & coin) < (own[column] as number) ? column : (alias[column] as number);
-        const second = pool[next++] as number;
+        // Arithmetic where a branch would be, as no processor foresees a coin, nor a sign below.
+        const isOwn = ((first & coin) - (table[column] as number)) >> 31;
+        const other = table[columns + column] as number;
+        const block = other ^ ((other ^ column) & isOwn);
+        const second = (pool[next++] as number) | 0;
         const place = (second >>> SPARE_BITS) & (BLOCK - 1);
         const spare = second & (SPARE - 1);
-        if (spare >= (sure[block] as number)) {
+        if (spare >= (table[sure + block] as number)) {
           const more = (pool[next++] as number) * 2 ** 10 + ((pool[next++] as number) >>> 22);
           if (!this.#accepts(block, place, spare + more * 2 ** -42)) continue;
         }
         const distance = block * BLOCK + place;
-        // All ones or zero; arithmetic, as no processor foresees a sign.
         const negative = second >> 31;
         // Zero has one sign only.
         if (distance === 0 && negative !== 0) continue;

@@ -69,7 +69,7 @@ export interface Seen {
 }
 
 /** Most records that go through the model at a time. */
-const MAX_CHUNK = 256;
+const MAX_CHUNK = 1024;
 /** Numbers that get their noise at a time: 64 KiB of doubles. */
 const NOISE_BLOCK = 8192;
 /** What the records' gradients may take while they go through, in floats: 512 MiB. */
@@ -144,8 +144,7 @@ export function createPrivateGradients(
 
 /**
  * Gives how many records were clipped and the sum of their losses, and then the clipped sum for each trainable variable:
- * arrays that are the caller's.
- * Only the first `count` records are real; the others have a loss of 0.
+ * arrays that are the caller's. Only the first `count` records are real; the others have a loss of 0.
  */
 type Run = (padded: Records, count: number) => Promise<Float32Array[]>;
 
