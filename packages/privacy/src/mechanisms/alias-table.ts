@@ -7,8 +7,8 @@ export interface AliasTable {
   /** The upper `bits` bits of a word choose a column, the lower ones decide between its two indices. */
   readonly bits: number;
   /** By column: below it the column's own index, from it on the alias. */
-  readonly own: Uint32Array;
-  readonly alias: Uint32Array;
+  readonly own: Int32Array;
+  readonly alias: Int32Array;
 }
 
 /**
@@ -28,11 +28,11 @@ export function proposalWeights(masses: Float64Array): { weights: Float64Array; 
 
 /** Returns the table of `weights`, whole numbers that sum to 2^32; at most 2^20 of them. */
 export function createAliasTable(weights: Float64Array): AliasTable {
-  const bits = Math.max(1, Math.ceil(Math.log2(weights.length)));
+  const bits = Math.max(2, Math.ceil(Math.log2(weights.length)));
   const columns = 2 ** bits;
   const capacity = 2 ** (32 - bits);
-  const own = new Uint32Array(columns);
-  const alias = Uint32Array.from({ length: columns }, (_, i) => i);
+  const own = new Int32Array(columns);
+  const alias = Int32Array.from({ length: columns }, (_, i) => i);
   const left = new Float64Array(columns);
   left.set(weights);
   const small: number[] = [];

@@ -34,10 +34,10 @@ test('the noise is normal: chi-square over 200 equal parts of the line, for devi
 test('inside a block the density falls as it should: chi-square over 64 places, all blocks together', () => {
   // A uniform place in each block would be off by up to a thirtieth of the slope: seen in 4 million draws.
   const noise = new Float64Array(4_000_000);
-  const { grid, addTo } = createGaussianNoise({ stdDev: 1 });
-  addTo(noise);
+  const sampler = createGaussianNoise({ stdDev: 1 });
+  sampler.addTo(noise);
   const counts = new Float64Array(64);
-  for (const value of noise) counts[Math.floor((Math.abs(value / grid) % 2 ** 20) / 2 ** 14)]! += 1;
+  for (const value of noise) counts[Math.floor((Math.abs(value / sampler.grid) % 2 ** 20) / 2 ** 14)]! += 1;
   const mass = new Float64Array(64);
   for (let i = 0; i < 13 * 32 * 64; i++) mass[i % 64]! += Math.exp(-(((i + 0.5) / 2048) ** 2) / 2);
   const total = mass.reduce((a, b) => a + b, 0);
@@ -55,11 +55,26 @@ test('the tails are there: one in 15,787 beyond four standard deviations', () =>
 });
 
 test('what comes out is on the grid, whatever went in', () => {
-  const { grid, addTo } = createGaussianNoise({ stdDev: 0.7 });
-  expect(Math.log2(grid)).toBe(-26);
+  const sampler = createGaussianNoise({ stdDev: 0.7 });
+  expect(Math.log2(sampler.grid)).toBe(-26);
   const values = Float64Array.from({ length: 1000 }, (_, i) => Math.sin(i) * 10 ** ((i % 20) - 10));
-  addTo(values);
-  for (const value of values) expect(Number.isInteger(value / grid)).toBe(true);
+  sampler.addTo(values);
+  for (const value of values) expect(Number.isInteger(value / sampler.grid)).toBe(true);
+});
+
+test('values are rounded to the nearest step: the same noise on 0.49 and on 0 steps, one more on 0.51', () => {
+  const results = [0, 0.49, 0.51, -0.51, 7.5e9 + 0.49, 2 ** 60].map((steps) => {
+    let counter = 0;
+    const sampler = createGaussianNoise({
+      stdDev: 1,
+      random: () => Math.imul(++counter, 0x9e3779b1) >>> 0,
+    });
+    const values = Float64Array.of(steps * sampler.grid);
+    sampler.addTo(values);
+    return values[0]! / sampler.grid;
+  });
+  const noise = results[0]!;
+  expect(results.map((result) => result - noise)).toEqual([0, 0, 1, -1, 7.5e9, expect.closeTo(2 ** 60, -3)]);
 });
 
 test('numbers of one vector are independent: no correlation with the next', () => {

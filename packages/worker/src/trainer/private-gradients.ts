@@ -5,7 +5,7 @@
  * serves for both is Bu et al. 2023, arXiv 2210.00038); else records go through the model one at a time.
  */
 import { tf } from '@tributary/engine';
-import { createGaussianNoise, cryptoWords, noiseStdDev, type RandomWords } from '@tributary/privacy';
+import { createGaussianNoise, type GaussianNoise, noiseStdDev, type RandomWords } from '@tributary/privacy';
 import { WorkerError } from '../errors.ts';
 import { type GhostLayer, ghostLayer } from './ghost-layers.ts';
 import { allLayers } from './local-model.ts';
@@ -23,7 +23,7 @@ export interface PrivateGradientSettings {
    */
   readonly expectedBatchSize: number;
   /** Where noise comes from. @default node:crypto */
-  readonly random?: RandomWords;
+  readonly random?: RandomWords | undefined;
 }
 
 export interface PrivateModel {
@@ -64,7 +64,9 @@ export interface Seen {
 }
 
 /** Most records that go through the model at a time. */
-const MAX_CHUNK = 256;
+const MAX_CHUNK = 1024;
+/** Numbers that get their noise at a time: 64 KiB of doubles. */
+const NOISE_BLOCK = 8192;
 /** What the records' gradients may take while they go through, in floats: 512 MiB. */
 const MAX_FLOATS = 2 ** 27;
 
@@ -81,7 +83,7 @@ export function createPrivateGradients(
   { method: asked }: { readonly method?: 'microbatches' } = {},
 ): PrivateGradients {
   const { trainable } = target;
-  const { clippingNorm, noiseMultiplier, expectedBatchSize, random = cryptoWords() } = settings;
+  const { clippingNorm, noiseMultiplier, expectedBatchSize, random } = settings;
   if (!(expectedBatchSize > 0 && expectedBatchSize < Number.POSITIVE_INFINITY)) {
     throw new RangeError(`expectedBatchSize must be a positive, finite number; got ${expectedBatchSize}`);
   }
@@ -93,10 +95,12 @@ export function createPrivateGradients(
   const run = layers === undefined ? oneByOne(target, clippingNorm) : together(target, layers, clippingNorm);
   const maxChunk = layers === undefined ? MAX_CHUNK : chunkLimit(layers);
 
-  const sum = new Float64Array(dimension);
+  /** By trainable variable, once there is something. */
+  let sums: readonly Float32Array[] | undefined;
   let records = 0;
   let clipped = 0;
   let loss = 0;
+  const block = new Float64Array(NOISE_BLOCK);
 
   return {
     method: layers === undefined ? 'microbatches' : 'ghost',
@@ -104,38 +108,29 @@ export function createPrivateGradients(
       const count = batch.labels.length;
       for (let first = 0; first < count; first += maxChunk) {
         const part = slice(batch, first, Math.min(count, first + maxChunk));
-        const size =
-          layers === undefined
-            ? part.labels.length
-            : paddedSize(part.labels.length, expectedBatchSize, maxChunk);
-        const [tallies, ...sums] = await run(pad(part, size), part.labels.length);
-        let start = 0;
-        for (const values of sums) {
-          for (let i = 0; i < values.length; i++)
-            sum[start + i] = (sum[start + i] as number) + (values[i] as number);
-          start += values.length;
-        }
+        const real = part.labels.length;
+        const size = layers === undefined ? real : paddedSize(real, expectedBatchSize, maxChunk);
+        const [tallies, ...found] = await run(pad(part, size), real);
+        if (sums === undefined) sums = found;
+        else for (const [i, values] of found.entries()) addInto(sums[i]!, values);
         clipped += tallies![0]!;
         loss += tallies![1]!;
       }
       records += count;
     },
     finish() {
-      noise.addTo(sum);
       const gradients: Record<string, tf.Tensor> = {};
-      let start = 0;
-      for (const { name, shape, size } of trainable) {
-        const values = new Float32Array(size);
-        for (let i = 0; i < size; i++) values[i] = (sum[start + i] as number) / expectedBatchSize;
+      for (const [i, { name, shape, size }] of trainable.entries()) {
+        const values = sums?.[i] ?? new Float32Array(size);
+        addNoise(values, noise, 1 / expectedBatchSize, block);
         gradients[name] = tf.tensor(values, shape);
-        start += size;
       }
       const seen = {
         records,
         clippedFraction: records === 0 ? 0 : clipped / records,
         loss: records === 0 ? 0 : loss / records,
       };
-      sum.fill(0);
+      sums = undefined;
       [records, clipped, loss] = [0, 0, 0];
       return { gradients, seen };
     },
@@ -143,8 +138,8 @@ export function createPrivateGradients(
 }
 
 /**
- * Gives how many records were clipped and the sum of their losses, and then the clipped sum for each trainable variable.
- * Only the first `count` records are real; the others have a loss of 0.
+ * Gives how many records were clipped and the sum of their losses, and then the clipped sum for each trainable variable:
+ * arrays that are the caller's. Only the first `count` records are real; the others have a loss of 0.
  */
 type Run = (padded: Records, count: number) => Promise<Float32Array[]>;
 
@@ -218,6 +213,21 @@ function oneByOne(target: PrivateModel, clippingNorm: number): Run {
 /** min(1, clippingNorm / norm), 1 for a norm of 0. */
 function clippingFactors(norms: tf.Tensor1D, clippingNorm: number): tf.Tensor1D {
   return tf.div(clippingNorm, tf.maximum(norms, clippingNorm));
+}
+
+function addInto(sum: Float32Array, values: Float32Array): void {
+  for (let i = 0; i < sum.length; i++) sum[i] = (sum[i] as number) + (values[i] as number);
+}
+
+/** Adds noise to a sum and multiplies by `factor`, in place, a block at a time: what is read once stays in the cache. */
+function addNoise(sum: Float32Array, noise: GaussianNoise, factor: number, block: Float64Array): void {
+  for (let start = 0; start < sum.length; start += block.length) {
+    const part = sum.subarray(start, start + block.length);
+    const values = block.subarray(0, part.length);
+    values.set(part);
+    noise.addTo(values);
+    for (let i = 0; i < part.length; i++) part[i] = (values[i] as number) * factor;
+  }
 }
 
 /** How many norms are above the clipping norm, and the sum of the losses: [2]. */

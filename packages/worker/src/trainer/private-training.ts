@@ -79,7 +79,7 @@ export async function trainPrivateRound(
       objective: objectiveOf(context),
       classWeights: classWeightsOf(federation),
     },
-    { ...privacy, expectedBatchSize, random },
+    { ...privacy, expectedBatchSize, random: options.random },
   );
   const optimizer = createOptimizer(training.optimizer, learningRate);
   try {

@@ -102,6 +102,18 @@ async function busy(): Promise<{
 }
 
 describe('startTrainer', () => {
+  it('trains with privacy for each record where the job says so: no metric leaves, and no update comes twice', async () => {
+    const handle = await start();
+    const privacy = { clippingNorm: 1, noiseMultiplier: 1 };
+    const updates = [];
+    for (const name of ['first.update', 'second.update']) {
+      expect(await handle.train({ ...job(name), privacy })).toEqual({ numExamples: 12, metrics: {} });
+      updates.push(decodeFrame(await readFile(join(folder, name))).tensors);
+    }
+    expect(updates[0]!.map(({ name }) => name)).toEqual(artifact.weights.map(({ name }) => name));
+    expect(updates[0]).not.toEqual(updates[1]);
+  });
+
   it('reports the site and the engine, trains, writes the update whole, and evaluates', async () => {
     const progress: number[] = [];
     const handle = await start({}, { onProgress: (p) => progress.push(p) });

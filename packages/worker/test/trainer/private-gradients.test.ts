@@ -274,11 +274,21 @@ describe('the batch', () => {
 
   it('larger than what goes through at a time is computed in parts', async () => {
     const target = targetOf(opened(MODELS[0]![3]()));
-    const gradients = createPrivateGradients(target, { ...settings, expectedBatchSize: 300 });
-    await gradients.add(recordsOf(300, [6]));
+    const gradients = createPrivateGradients(target, { ...settings, expectedBatchSize: 1000 });
+    const [whole, parts] = [[1100], [600, 500]].map((counts) => counts.map((count) => recordsOf(count, [6])));
+    // The same records, cut by hand.
+    const { images, labels } = whole![0]!;
+    parts![1] = { images: images.slice(600 * 6), shape: [500, 6], labels: labels.slice(600) };
+    const results = [];
+    for (const batches of [whole!, parts!]) {
+      for (const batch of batches) await gradients.add(batch);
+      const { gradients: tensors, seen } = gradients.finish();
+      expect(seen.records).toBe(1100);
+      results.push(valuesOf(target, tensors));
+    }
     expectSame(
-      valuesOf(target, gradients.finish().gradients),
-      byDefinition(target, recordsOf(300, [6]), 0.5, 300).sums,
+      results[0]!,
+      results[1]!.map((values) => Float64Array.from(values)),
     );
   });
 
