@@ -6,6 +6,7 @@ const benches: Record<string, () => Promise<{ bench: (args: string[]) => Promise
   'local-training': () => import('./local-training.ts'),
   heartbeats: () => import('./heartbeats.ts'),
   pipeline: () => import('./pipeline.ts'),
+  secagg: () => import('./secagg.ts'),
 };
 
 const [name, ...args] = process.argv.slice(2);

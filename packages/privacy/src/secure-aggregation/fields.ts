@@ -11,7 +11,9 @@ export type Field = string | number | Uint8Array | readonly Field[];
 
 /** Returns the bytes of `values` under `purpose`: different for every other purpose and every other list. */
 export function fieldBytes(purpose: string, ...values: readonly Field[]): Buffer {
-  return encode([PROTOCOL, purpose, ...values]);
+  const parts: Uint8Array[] = [];
+  append([PROTOCOL, purpose, ...values], parts);
+  return Buffer.concat(parts);
 }
 
 /** SHA-256 of `fieldBytes`. */
@@ -21,15 +23,24 @@ export function fieldDigest(purpose: string, ...values: readonly Field[]): Uint8
     .digest();
 }
 
-function encode(value: Field): Buffer {
-  if (typeof value === 'string') return tagged('s', Buffer.from(value, 'utf8'));
-  if (typeof value === 'number') return tagged('n', Buffer.from(String(value), 'utf8'));
-  if (value instanceof Uint8Array) return tagged('b', value);
-  return tagged('l', Buffer.concat(value.map(encode)));
-}
-
-function tagged(tag: string, bytes: Uint8Array): Buffer {
-  const head = Buffer.alloc(5, tag, 'latin1');
-  head.writeUInt32LE(bytes.length, 1);
-  return Buffer.concat([head, bytes]);
+/** Appends the parts of a value, its length in front, and returns their bytes in all. */
+function append(value: Field, parts: Uint8Array[]): number {
+  const head = Buffer.allocUnsafe(5);
+  parts.push(head);
+  let length = 0;
+  if (value instanceof Uint8Array) {
+    head.writeUInt8(1);
+    parts.push(value);
+    length = value.length;
+  } else if (typeof value === 'object') {
+    head.writeUInt8(2);
+    for (const entry of value) length += append(entry, parts);
+  } else {
+    head.writeUInt8(typeof value === 'string' ? 3 : 4);
+    const text = Buffer.from(String(value), 'utf8');
+    parts.push(text);
+    length = text.length;
+  }
+  head.writeUInt32LE(length, 1);
+  return length + head.length;
 }

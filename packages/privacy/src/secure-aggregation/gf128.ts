@@ -35,22 +35,39 @@ export function addInto(sum: Element, term: Element): void {
 
 /** Returns a · b. */
 export function multiply(a: Element, b: Element): Element {
-  const product = new Uint32Array(4);
-  for (let bit = 127; bit >= 0; bit--) {
-    timesX(product);
-    addIf((b[bit >>> 5]! >>> (bit & 31)) & 1, product, a);
+  const [a0, a1, a2, a3] = [a[0]!, a[1]!, a[2]!, a[3]!];
+  let [p0, p1, p2, p3] = [0, 0, 0, 0];
+  for (let word = 3; word >= 0; word--) {
+    const factor = b[word]!;
+    for (let bit = 31; bit >= 0; bit--) {
+      // The product times x, and a once more where the bit is set: −1 or 0 masks what is added.
+      const carry = p3 >> 31;
+      const add = -((factor >>> bit) & 1);
+      p3 = ((p3 << 1) | (p2 >>> 31)) ^ (a3 & add);
+      p2 = ((p2 << 1) | (p1 >>> 31)) ^ (a2 & add);
+      p1 = ((p1 << 1) | (p0 >>> 31)) ^ (a1 & add);
+      p0 = (p0 << 1) ^ (carry & REDUCTION) ^ (a0 & add);
+    }
   }
-  return product;
+  return Uint32Array.of(p0, p1, p2, p3);
 }
 
 /** Multiplies `element` in place by a small integer, in [0, 2^31): as `multiply`, in as many steps as `factor` has bits. */
 export function multiplyBySmall(element: Element, factor: number): void {
-  const copy = Uint32Array.from(element);
-  element.fill(0);
+  const [a0, a1, a2, a3] = [element[0]!, element[1]!, element[2]!, element[3]!];
+  let [p0, p1, p2, p3] = [0, 0, 0, 0];
   for (let bit = 31 - Math.clz32(factor); bit >= 0; bit--) {
-    timesX(element);
-    addIf((factor >>> bit) & 1, element, copy);
+    const carry = p3 >> 31;
+    const add = -((factor >>> bit) & 1);
+    p3 = ((p3 << 1) | (p2 >>> 31)) ^ (a3 & add);
+    p2 = ((p2 << 1) | (p1 >>> 31)) ^ (a2 & add);
+    p1 = ((p1 << 1) | (p0 >>> 31)) ^ (a1 & add);
+    p0 = (p0 << 1) ^ (carry & REDUCTION) ^ (a0 & add);
   }
+  element[0] = p0;
+  element[1] = p1;
+  element[2] = p2;
+  element[3] = p3;
 }
 
 /** Returns the inverses of elements, none of them zero, at the price of one: a^(2^128 − 2) of their product. */
@@ -74,20 +91,4 @@ export function invertAll(elements: readonly Element[]): Element[] {
     inverse = multiply(inverse, elements[i]!);
   }
   return inverses;
-}
-
-function timesX(e: Element): void {
-  const carry = e[3]! >>> 31;
-  e[3] = (e[3]! << 1) | (e[2]! >>> 31);
-  e[2] = (e[2]! << 1) | (e[1]! >>> 31);
-  e[1] = (e[1]! << 1) | (e[0]! >>> 31);
-  e[0] = (e[0]! << 1) ^ (-carry & REDUCTION);
-}
-
-function addIf(bit: number, sum: Element, term: Element): void {
-  const mask = -bit;
-  sum[0]! ^= term[0]! & mask;
-  sum[1]! ^= term[1]! & mask;
-  sum[2]! ^= term[2]! & mask;
-  sum[3]! ^= term[3]! & mask;
 }

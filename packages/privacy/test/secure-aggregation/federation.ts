@@ -2,6 +2,7 @@
 import { createHash, generateKeyPairSync, sign } from 'node:crypto';
 import {
   type KeysMessage,
+  type MaskedMessage,
   PrivacyError,
   type PrivacyErrorCode,
   type RandomWords,
@@ -127,11 +128,10 @@ export type Pattern = ReadonlyMap<string, (typeof STAGES)[number]>;
 export interface Transcript {
   readonly keys: KeysMessage[];
   readonly shares: SharesMessage[];
-  readonly masked: string[];
+  readonly masked: MaskedMessage[];
   readonly signatures: SurvivorsMessage[];
   readonly unmask: UnmaskMessage[];
-  readonly sites: ReadonlyMap<string, SecaggSite>;
-  result?: SecaggResult;
+  result?: SecaggResult | undefined;
   error?: unknown;
 }
 
@@ -140,7 +140,7 @@ export function play(members: Federation, pattern: Pattern): Transcript {
   const { ids } = members;
   const sites = new Map(ids.map((id) => [id, members.site(id)]));
   const coordinator = members.coordinator();
-  const played: Transcript = { keys: [], shares: [], masked: [], signatures: [], unmask: [], sites };
+  const played: Transcript = { keys: [], shares: [], masked: [], signatures: [], unmask: [] };
   const speaking = (stage: number) => ids.filter((id) => STAGES.indexOf(pattern.get(id) ?? 'stays') > stage);
   try {
     for (const id of speaking(0)) {
@@ -158,7 +158,7 @@ export function play(members: Federation, pattern: Pattern): Transcript {
     for (const id of speaking(2)) {
       const update = updateOf(id, members.settings.parameters);
       const { message } = sites.get(id)!.mask(deliveries.get(id)!, [update], examplesOf(id));
-      played.masked.push(id);
+      played.masked.push(message);
       coordinator.receiveMasked(message);
     }
     const survivors = coordinator.closeMasked();
@@ -173,6 +173,34 @@ export function play(members: Federation, pattern: Pattern): Transcript {
       played.unmask.push(message);
       coordinator.receiveUnmask(message);
     }
+    played.result = coordinator.finish();
+  } catch (error) {
+    played.error = error;
+  }
+  return played;
+}
+
+/**
+ * The same round once more, had these sites fallen silent at the last two stages: what the others said up to then is the
+ * same, so it is only played to a new coordinator.
+ */
+export function playEnding(members: Federation, whole: Transcript, pattern: Pattern): Transcript {
+  const coordinator = members.coordinator();
+  const spoke = (stage: number) => (message: { site: string }) =>
+    STAGES.indexOf(pattern.get(message.site) ?? 'stays') > stage;
+  const signatures = whole.signatures.filter(spoke(3));
+  const played: Transcript = { ...whole, signatures, unmask: [], result: undefined, error: undefined };
+  for (const message of whole.keys) coordinator.receiveKeys(message);
+  coordinator.closeKeys();
+  for (const message of whole.shares) coordinator.receiveShares(message);
+  coordinator.closeShares();
+  for (const message of whole.masked) coordinator.receiveMasked(message);
+  coordinator.closeMasked();
+  for (const message of signatures) coordinator.receiveSignature(message);
+  try {
+    coordinator.closeSignatures();
+    played.unmask.push(...whole.unmask.filter(spoke(4)));
+    for (const message of played.unmask) coordinator.receiveUnmask(message);
     played.result = coordinator.finish();
   } catch (error) {
     played.error = error;
