@@ -111,13 +111,13 @@ function plainCoordinator(settings: SecaggSettings, clock: Clock): void {
   const { words, fixedPoint, packedBytes } = planRound(settings);
   const packed = new Uint8Array(packedBytes).fill(0);
   clock.time(() => {
-    const sum = new Uint32Array(words);
-    const piece = new Uint32Array(PIECE_WORDS);
+    const sum = new Int32Array(words);
+    const piece = new Int32Array(PIECE_WORDS);
     for (let i = 0; i < settings.cohort.length; i++) {
       const values = createUnpacker(packed, words, fixedPoint.bits);
       for (let start = 0; start < words; start += PIECE_WORDS) {
         const part = sum.subarray(start, start + PIECE_WORDS);
-        values.read(piece.subarray(0, part.length));
+        values.read(new Uint32Array(piece.buffer, 0, part.length));
         for (let j = 0; j < part.length; j++) part[j] = (part[j]! + piece[j]!) | 0;
       }
     }

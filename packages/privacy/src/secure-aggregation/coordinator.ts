@@ -141,10 +141,12 @@ export class SecaggCoordinator {
       fixedPoint.bits,
     );
     this.#sum ??= new Uint32Array(words);
-    const piece = new Uint32Array(PIECE_WORDS);
+    // Signed, as V8 adds them faster; modulo 2^32 it is the same.
+    const all = new Int32Array(this.#sum.buffer);
+    const piece = new Int32Array(PIECE_WORDS);
     for (let start = 0; start < words; start += PIECE_WORDS) {
-      const sum = this.#sum.subarray(start, start + PIECE_WORDS);
-      values.read(piece.subarray(0, sum.length));
+      const sum = all.subarray(start, start + PIECE_WORDS);
+      values.read(new Uint32Array(piece.buffer, 0, sum.length));
       for (let i = 0; i < sum.length; i++) sum[i] = (sum[i]! + piece[i]!) | 0;
     }
     this.#masked.add(site);

@@ -137,7 +137,7 @@ describe('the bit budget', () => {
     const settings = { steps: valueSteps(13), maxWeight: 2 ** 17 - 1 };
     expect(plan(settings, 4).bits).toBe(32);
     expect(codeOf(() => plan(settings, 10))).toBe('FED_PRIVACY_SECAGG_OVERFLOW');
-    expect(codeOf(() => plan({ steps: 2 ** 40, maxWeight: 2 ** 40 }, 10))).toBe(
+    expect(codeOf(() => plan({ steps: 2 ** 30, maxWeight: 2 ** 50 }, 10))).toBe(
       'FED_PRIVACY_SECAGG_OVERFLOW',
     );
   });
@@ -165,6 +165,7 @@ describe('the bit budget', () => {
       { clippingRange: Number.POSITIVE_INFINITY },
       { steps: 3 },
       { steps: 0 },
+      { steps: 2 ** 31 },
       { maxWeight: 0 },
       { maxWeight: 1.5 },
       { examplesPerWeight: 0 },
