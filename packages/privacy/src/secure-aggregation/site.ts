@@ -3,7 +3,7 @@
  * adversary). One object is one round: its keys are new, are used once and are erased. It believes nothing that it is
  * given: what does not fit ends its part in the round, with all secrets erased, and the error says who lied about what.
  */
-import { randomBytes } from 'node:crypto';
+import { randomFillSync } from 'node:crypto';
 import { PrivacyError } from '../errors.ts';
 import { cryptoWords, type RandomWords } from '../random.ts';
 import {
@@ -87,7 +87,7 @@ export class SecaggSite {
   readonly #random: RandomWords;
   readonly #channel: KeyPair = createKeyPair();
   readonly #mask: KeyPair = createKeyPair();
-  readonly #seed: Uint8Array = new Uint8Array(randomBytes(KEY_BYTES));
+  readonly #seed: Uint8Array = randomFillSync(new Uint8Array(KEY_BYTES));
   readonly #held = new Map<string, HeldShares>();
   #stage: Stage = 'advertiseKeys';
   #cohort: Cohort | undefined;
@@ -179,7 +179,7 @@ export class SecaggSite {
       const masks = this.#masks();
       const stream = openMasks(masks);
       const packer = createPacker(plan.words, plan.fixedPoint.bits);
-      const piece = new Uint32Array(PIECE_WORDS);
+      const piece = new Uint32Array(Math.min(PIECE_WORDS, plan.words));
       let filled = 0;
       const flush = () => {
         const words = piece.subarray(0, filled);
@@ -191,17 +191,17 @@ export class SecaggSite {
       try {
         for (const part of update)
           for (let start = 0; start < part.length; ) {
-            const end = Math.min(part.length, start + PIECE_WORDS - filled);
+            const end = Math.min(part.length, start + piece.length - filled);
             const words = piece.subarray(filled, filled + end - start);
             clipped += encodeValues(part.subarray(start, end), words, weight, plan.fixedPoint, this.#random);
             filled += end - start;
             start = end;
-            if (filled === PIECE_WORDS) flush();
+            if (filled === piece.length) flush();
           }
         const clippedFraction = clipped / values;
         for (const word of [weight, encodeFraction(clippedFraction, plan.fixedPoint)]) {
           piece[filled++] = word;
-          if (filled === PIECE_WORDS) flush();
+          if (filled === piece.length) flush();
         }
         flush();
         return { message: { site: this.site, packed: packer.finish() }, clippedFraction };
