@@ -21,6 +21,7 @@ const BUNDLED = [
   'noop-worker',
   'raw-server',
   'raw-client',
+  'secagg-party',
   'transfer-receiver',
   'transfer-sender',
 ];

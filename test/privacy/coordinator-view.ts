@@ -2,7 +2,8 @@
  * What a coordinator sees of one update under secure aggregation: fixed-point words with a mask added modulo 2^32, the
  * keystream of AES-256 in counter mode under a key that the coordinator has not.
  */
-import { createCipheriv, randomBytes } from 'node:crypto';
+import { generateKeyPairSync, sign } from 'node:crypto';
+import { SecaggSite } from '@tributary/privacy';
 
 /** Fixed point: steps a unit. An update's numbers are far below 2^8, so that a sum over many sites can't overflow. */
 const STEPS = 2 ** 20;
@@ -10,12 +11,38 @@ const STEPS = 2 ** 20;
 /** The words that a site sends for its update. */
 export type CoordinatorView = (update: ArrayLike<number>) => Uint32Array;
 
-/** A site's masked upload; each call draws a mask of its own. */
+/** A site's masked upload in a round of three; each call has keys of its own. */
 export const maskedView: CoordinatorView = (update) => {
-  const words = toWords(update);
-  const cipher = createCipheriv('aes-256-ctr', randomBytes(32), Buffer.alloc(16));
-  const mask = cipher.update(Buffer.alloc(4 * words.length));
-  return words.map((word, i) => word + mask.readUInt32LE(4 * i));
+  const cohort = ['a', 'b', 'c'];
+  const keys = new Map(cohort.map((id) => [id, generateKeyPairSync('ed25519')]));
+  const settings = {
+    run: 'audit',
+    round: 1,
+    cohort,
+    parameters: update.length,
+    // 2^20 steps a unit, and words of 32 bits: the sum of three is below 2^32.
+    fixedPoint: { clippingRange: 512, steps: 2 ** 30, maxWeight: 1 },
+    modelDigest: '0'.repeat(64),
+    configurationDigest: '0'.repeat(64),
+  };
+  const roster = new Map(cohort.map((id) => [id, keys.get(id)!.publicKey.export({ format: 'jwk' })['x']!]));
+  const sites = cohort.map(
+    (site) =>
+      new SecaggSite({
+        settings,
+        site,
+        roster,
+        sign: (bytes) => new Uint8Array(sign(null, bytes, keys.get(site)!.privateKey)),
+      }),
+  );
+  const advertised = sites.map((site) => site.advertiseKeys());
+  const shares = sites.map((site) => site.shareKeys(advertised));
+  const envelopes = shares.flatMap(({ site, envelopes }) =>
+    envelopes.filter(({ to }) => to === 'a').map(({ sealed }) => ({ from: site, sealed })),
+  );
+  const { message } = sites[0]!.mask({ sharers: cohort, envelopes }, [Float32Array.from(update)], 1);
+  const bytes = Uint8Array.from(message.packed);
+  return new Uint32Array(bytes.buffer).subarray(0, update.length);
 };
 
 /** The same without a mask: what the tests of the attacks on masked words are compared with. */

@@ -53,3 +53,24 @@ export type { RandomWords } from './random.ts';
 export { cryptoWords } from './random.ts';
 export type { RecordLevelRound } from './record-level.ts';
 export { epsilonSpent, poissonSampling } from './record-level.ts';
+export type { Roster } from './secure-aggregation/cohort.ts';
+export type { SecaggCoordinatorOptions, SecaggResult } from './secure-aggregation/coordinator.ts';
+export { SecaggCoordinator } from './secure-aggregation/coordinator.ts';
+export type { FixedPoint, FixedPointSettings } from './secure-aggregation/fixed-point.ts';
+export { decodeMean, planFixedPoint, valueSteps } from './secure-aggregation/fixed-point.ts';
+export type { HararyRequirements } from './secure-aggregation/graph.ts';
+export { hararyParameters } from './secure-aggregation/graph.ts';
+export type {
+  Delivery,
+  KeysMessage,
+  MaskedMessage,
+  Share,
+  SharesMessage,
+  SurvivorsMessage,
+  UnmaskMessage,
+  UnmaskRequest,
+} from './secure-aggregation/messages.ts';
+export type { SecaggPlan, SecaggSettings } from './secure-aggregation/plan.ts';
+export { planRound } from './secure-aggregation/plan.ts';
+export type { SecaggSiteOptions } from './secure-aggregation/site.ts';
+export { SecaggSite } from './secure-aggregation/site.ts';

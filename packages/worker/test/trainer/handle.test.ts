@@ -102,12 +102,19 @@ async function busy(): Promise<{
 }
 
 describe('startTrainer', () => {
-  it('trains with privacy for each record where the job says so: no metric leaves, and no update comes twice', async () => {
-    const handle = await start();
-    const privacy = { clippingNorm: 1, noiseMultiplier: 1 };
+  it('trains with privacy for each record where the federation says so: no metric and no count by class leaves, and no update comes twice', async () => {
+    const federation = {
+      ...federationFor(artifact.topology, CLASSES, TRAINING, { input: INPUT }),
+      privacy: {
+        differentialPrivacy: { unit: 'record' as const, clippingNorm: 1, noiseMultiplier: 1 },
+        budget: { epsilon: 8, delta: 1e-5 },
+      },
+    };
+    const handle = await start({ federation });
+    expect(handle.site.trainExamplesByClass).toEqual([]);
     const updates = [];
     for (const name of ['first.update', 'second.update']) {
-      expect(await handle.train({ ...job(name), privacy })).toEqual({ numExamples: 12, metrics: {} });
+      expect(await handle.train(job(name))).toEqual({ numExamples: 12, metrics: {} });
       updates.push(decodeFrame(await readFile(join(folder, name))).tensors);
     }
     expect(updates[0]!.map(({ name }) => name)).toEqual(artifact.weights.map(({ name }) => name));
