@@ -7,6 +7,7 @@ const benches: Record<string, () => Promise<{ bench: (args: string[]) => Promise
   heartbeats: () => import('./heartbeats.ts'),
   pipeline: () => import('./pipeline.ts'),
   'dp-sgd': () => import('./dp-sgd.ts'),
+  'dp-sgd-digits': () => import('./dp-sgd-digits.ts'),
 };
 
 const [name, ...args] = process.argv.slice(2);
