@@ -8,6 +8,7 @@ const benches: Record<string, () => Promise<{ bench: (args: string[]) => Promise
   pipeline: () => import('./pipeline.ts'),
   'dp-sgd': () => import('./dp-sgd.ts'),
   secagg: () => import('./secagg.ts'),
+  'dp-sgd-digits': () => import('./dp-sgd-digits.ts'),
 };
 
 const [name, ...args] = process.argv.slice(2);
