@@ -52,6 +52,10 @@ import { splitSecret } from './shamir.ts';
 export const SHARES_BYTES: number = 2 * KEY_BYTES;
 
 export interface SecaggSiteOptions {
+  /**
+   * What a coordinator proposes is for the caller to compare with the site's policy: cohort, thresholds, ring. So is it to
+   * take part in a round once: a second object for the same round, with another cohort, would give the difference away.
+   */
   readonly settings: SecaggSettings;
   /** This site's id. */
   readonly site: string;

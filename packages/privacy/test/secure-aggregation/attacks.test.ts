@@ -56,6 +56,8 @@ function upTo(members: Federation = federation(5)) {
   return { members, site, coordinator, keys, deliveries, maskOf, survivors, request };
 }
 
+const ringOf12 = () => federation(12, { harary: { degree: 6, threshold: 4 }, threshold: 7 });
+
 /** It has aborted: whatever comes next is refused, with nothing in it. */
 function expectSilence(site: SecaggSite): void {
   const nothing: UnmaskRequest = { survivors: [], signatures: [] };
@@ -215,6 +217,35 @@ describe('2.5 and 6, 2 (Flower _unmask): lies about who dropped out', () => {
     expectSilence(site('s00'));
   });
 
+  test('nor fewer than the site’s own minimum, though the threshold is lower', () => {
+    const members = federation(5, { threshold: 3 });
+    const careful = { ...members, site: (id: string) => members.site(id, { minCohort: 4 }) };
+    const { site, survivors } = upTo(careful);
+    const all = survivors();
+    expect(codeOf(() => site('s00').signSurvivors(all.slice(0, 3)))).toBe('FED_PRIVACY_SECAGG_TOO_FEW');
+    expect(codeOf(() => site('s01').signSurvivors(all.slice(0, 4)))).toBeUndefined();
+  });
+
+  test('a site does not mask among fewer sharers than the threshold', () => {
+    const { deliveries, site, maskOf } = upTo();
+    const { sharers, envelopes } = deliveries().get('s00')!;
+    const few = { sharers: sharers.slice(0, 3), envelopes: envelopes.slice(0, 2) };
+    expect(codeOf(() => maskOf(site('s00'), few))).toBe('FED_PRIVACY_SECAGG_TOO_FEW');
+    expectSilence(site('s00'));
+  });
+
+  test('in a ring, a site whose neighbours are said to be gone does not sign', () => {
+    const { site, deliveries, maskOf, coordinator, members } = upTo(ringOf12());
+    const delivered = deliveries();
+    const neighbours = delivered.get('s00')!.envelopes.map(({ from }) => from);
+    expect(neighbours.length).toBe(6);
+    for (const id of members.ids) coordinator.receiveMasked(maskOf(site(id), delivered.get(id)!));
+    const lie = coordinator.closeMasked().filter((id) => !neighbours.slice(0, 3).includes(id));
+    expect(lie.length).toBeGreaterThan(coordinator.plan.threshold);
+    expect(codeOf(() => site('s00').signSurvivors(lie))).toBe('FED_PRIVACY_SECAGG_TOO_FEW');
+    expectSilence(site('s00'));
+  });
+
   test('a signature that is there twice counts for no two, and one by somebody outside is refused', () => {
     const first = upTo();
     const asked = first.request();
@@ -264,6 +295,38 @@ describe('2.5 and 6, 2 (Flower _unmask): lies about who dropped out', () => {
       'FED_PRIVACY_PARAMETER',
     );
   });
+});
+
+describe('in a ring, a neighbourhood that is too small to give back a secret', () => {
+  // Though nine of twelve are there and seven are enough.
+  test.each(['masked', 'signature', 'unmask'] as const)(
+    'ends the round at stage %s, before the next is asked',
+    (stage) => {
+      const members = ringOf12();
+      const { site, deliveries, maskOf, coordinator } = upTo(members);
+      const delivered = deliveries();
+      const gone = delivered
+        .get('s00')!
+        .envelopes.slice(0, 3)
+        .map(({ from }) => from);
+      const left = (at: typeof stage) => members.ids.filter((id) => stage !== at || !gone.includes(id));
+      for (const id of left('masked')) coordinator.receiveMasked(maskOf(site(id), delivered.get(id)!));
+      const code = 'FED_PRIVACY_SECAGG_TOO_FEW';
+      if (stage === 'masked') {
+        expect(codeOf(() => coordinator.closeMasked())).toBe(code);
+        return;
+      }
+      const survivors = coordinator.closeMasked();
+      for (const id of left('signature')) coordinator.receiveSignature(site(id).signSurvivors(survivors));
+      if (stage === 'signature') {
+        expect(codeOf(() => coordinator.closeSignatures())).toBe(code);
+        return;
+      }
+      const asked = coordinator.closeSignatures();
+      for (const id of left('unmask')) coordinator.receiveUnmask(site(id).unmask(asked));
+      expect(codeOf(() => coordinator.finish())).toBe(code);
+    },
+  );
 });
 
 describe('2.5 a reused round, and replays', () => {
@@ -428,6 +491,22 @@ describe('2.5 malicious sites', () => {
     for (const id of members.ids) {
       const message = maskOf(site(id), delivered.get(id)!);
       const packed = id === 's02' ? new Uint8Array(message.packed.length) : message.packed;
+      coordinator.receiveMasked({ site: id, packed });
+    }
+    const survivors = coordinator.closeMasked();
+    for (const id of survivors) coordinator.receiveSignature(site(id).signSurvivors(survivors));
+    const asked = coordinator.closeSignatures();
+    for (const id of survivors) coordinator.receiveUnmask(site(id).unmask(asked));
+    expect(codeOf(() => coordinator.finish())).toBe('FED_PRIVACY_SECAGG_NOISE');
+  });
+
+  test('one value that is more than all updates could sum to is noise too', () => {
+    const { coordinator, deliveries, site, maskOf, members } = upTo();
+    const delivered = deliveries();
+    for (const id of members.ids) {
+      const { packed } = maskOf(site(id), delivered.get(id)!);
+      // The first word has 21 bits, and its highest is 2^20; the largest sum here is 4096 for each of 15 of weight.
+      if (id === 's02') packed[2]! ^= 1 << 4;
       coordinator.receiveMasked({ site: id, packed });
     }
     const survivors = coordinator.closeMasked();

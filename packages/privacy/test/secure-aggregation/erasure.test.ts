@@ -1,13 +1,15 @@
 /** Secrets are filled with zeros as soon as nobody needs them: keys.ts hands out the real ones, and they are looked at. */
 import { beforeEach, expect, test, vi } from 'vitest';
 import type * as Keys from '../../src/secure-aggregation/keys.ts';
+import type * as Shamir from '../../src/secure-aggregation/shamir.ts';
 import { examplesOf, federation, play, updateOf } from './federation.ts';
 
-/** Of all key pairs and derived keys, those that were made in this test. */
+/** What was made in this test. */
 const made = vi.hoisted(() => ({
   pairs: [] as Keys.KeyPair[],
   keys: [] as Uint8Array[],
   opened: [] as Uint8Array[],
+  shares: [] as Uint8Array[],
 }));
 
 vi.mock('../../src/secure-aggregation/keys.ts', async (original) => {
@@ -25,6 +27,18 @@ vi.mock('../../src/secure-aggregation/keys.ts', async (original) => {
       const text = keys.open(...args);
       if (text !== undefined) made.opened.push(text);
       return text;
+    },
+  };
+});
+
+vi.mock('../../src/secure-aggregation/shamir.ts', async (original) => {
+  const shamir = await original<typeof Shamir>();
+  return {
+    ...shamir,
+    splitSecret: (...args: Parameters<typeof shamir.splitSecret>) => {
+      const shares = shamir.splitSecret(...args);
+      made.shares.push(...shares);
+      return shares;
     },
   };
 });
@@ -49,6 +63,9 @@ test('after a round with a drop-out, no private key, mask key, envelope key or o
   // Each of the four survivors has opened what the four others sent.
   expect(made.opened.length).toBe(16);
   expect(made.opened.filter((text) => !isZero(text))).toEqual([]);
+  // Five shares of two secrets of each site; the ones of s03 that it keeps itself are those that are left.
+  expect(made.shares.length).toBe(50);
+  expect(made.shares.filter((share) => !isZero(share)).length).toBe(2);
 });
 
 test('a site has no private keys any more once its masked update is made, and none after an abort', () => {

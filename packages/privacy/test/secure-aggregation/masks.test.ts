@@ -2,6 +2,7 @@ import { createCipheriv, randomBytes } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
 import { agreeOnCohort, ownMask, sharedMask } from '../../src/secure-aggregation/cohort.ts';
 import { createKeyPair } from '../../src/secure-aggregation/keys.ts';
+import { maskPiece, vectorPiece } from '../../src/secure-aggregation/mask-kernel.ts';
 import { applyMasks, type Mask, openMasks } from '../../src/secure-aggregation/masks.ts';
 import { planRound } from '../../src/secure-aggregation/plan.ts';
 import { digestOf, federation, updateOf } from './federation.ts';
@@ -65,6 +66,9 @@ describe('a mask', () => {
       masks.map(({ key, sign }) => ({ key, sign: sign === 1 ? -1 : 1 })),
     );
     expect(vector).toEqual(start);
+    // Nothing of them stays in the memory where they were added.
+    expect(maskPiece.every((byte) => byte === 0)).toBe(true);
+    expect(vectorPiece.every((word) => word === 0)).toBe(true);
   });
 });
 
