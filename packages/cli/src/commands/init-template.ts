@@ -33,6 +33,13 @@ export default defineFederation({
     // classWeights: { cats: 2 },
   },
 
+  // Protects each image of a site by clipping and noise (DP-SGD), and ends the run before a site would spend more than the
+  // budget; \`tributary privacy plan\` finds the noise. Sites then tell no metrics: measure with evaluation.testDir.
+  // privacy: {
+  //   differentialPrivacy: { unit: 'record', clippingNorm: 1, noiseMultiplier: 1.1 },
+  //   budget: { epsilon: 8, delta: 1e-5 },
+  // },
+
   rounds: 10,
 
   // quorum: sites that must be ready before a round starts. size: 'all', a fraction (0.5) or a number of sites.

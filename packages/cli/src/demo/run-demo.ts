@@ -71,7 +71,8 @@ export async function runDemo(context: CliContext, options: DemoOptions): Promis
     colours: context.colours,
     rounds: options.rounds,
     sites,
-    maxSiteColumns: 8,
+    // Where each digit is protected, sites tell no metrics.
+    maxSiteColumns: options.epsilon === undefined ? 8 : 0,
     quiet: true,
     print: say,
   });
@@ -159,7 +160,8 @@ async function prepareDigits(
     context.cwd,
     ...(context.env['TRIBUTARY_ROOT'] === undefined ? [] : [context.env['TRIBUTARY_ROOT']]),
   ]);
-  const dealt = options.epsilon === undefined ? {} : { even: true, concentration: 20 };
+  // Where each digit is protected, a small site would soon have spent its budget; and no site measures on its own.
+  const dealt = options.epsilon === undefined ? {} : { even: true, concentration: 20, siteTestShare: 0 };
   const split = splitDigits({ seed: options.seed, sites, counts: digits.counts, ...dealt });
   const dataDir = join(demoDir, 'data');
   const wrote = await writeDigits({

@@ -30,33 +30,55 @@ export function demoFederation(options: {
     model: 'image-cnn-small',
     input: { height: 28, width: 28, channels: 1 },
     classes: [...DIGIT_CLASSES],
-    augmentation: {
-      rescale: 1 / 255,
-      rotationRange: 8,
-      widthShiftRange: 0.06,
-      heightShiftRange: 0.06,
-      zoomRange: 0.08,
-    },
-    training: {
-      ...(epsilon === undefined
-        ? { optimizer: { name: 'adam', learningRate: 2e-3 }, batchSize: 32 }
-        : { optimizer: { name: 'sgd', learningRate: 0.5, momentum: 0.9 }, batchSize: 256 }),
-      epochs: epsilon === undefined ? 1 : 3,
-      learningRateSchedule: { kind: 'cosine', totalRounds: rounds, minFactor: 0.1 },
-    },
-    ...(epsilon === undefined
-      ? {}
-      : {
-          privacy: {
-            differentialPrivacy: { unit: 'record', clippingNorm: 0.5, noiseMultiplier: 1.5 },
-            budget: { epsilon, delta: PRIVATE_DELTA },
-          },
-        }),
+    ...(epsilon === undefined ? plainTraining(rounds) : privateTraining(rounds, epsilon)),
     rounds,
     cohort: { size: 'all', quorum: sites },
     deadlines: { roundSeconds: 600, quorumSeconds: 120, heartbeatSeconds: 1, rejoinSeconds: 30 },
     evaluation: { testDir: `${dataDir}/test` },
     best: { metric: 'accuracy', mode: 'max' },
     server: { host: '127.0.0.1', port: 0, ...(nats === undefined ? {} : { nats }) },
+  };
+}
+
+const augmentation = {
+  rescale: 1 / 255,
+  rotationRange: 8,
+  widthShiftRange: 0.06,
+  heightShiftRange: 0.06,
+  zoomRange: 0.08,
+};
+
+function plainTraining(rounds: number): Pick<FederationConfig, 'augmentation' | 'training'> {
+  return {
+    augmentation,
+    training: {
+      optimizer: { name: 'adam', learningRate: 2e-3 },
+      batchSize: 32,
+      epochs: 1,
+      learningRateSchedule: { kind: 'cosine', totalRounds: rounds, minFactor: 0.1 },
+    },
+  };
+}
+
+/**
+ * Under noise, few large steps go further than many small ones, and plain descent further than Adam, which follows the
+ * noise. Twelve rounds of it cost 7.9 of the usual budget of 8.
+ */
+function privateTraining(
+  rounds: number,
+  epsilon: number,
+): Pick<FederationConfig, 'augmentation' | 'training' | 'privacy'> {
+  return {
+    augmentation: { ...augmentation, samplewiseCenter: true, samplewiseStdNormalization: true },
+    training: {
+      optimizer: { name: 'sgd', learningRate: 2 },
+      batchSize: 256,
+      epochs: 3,
+      learningRateSchedule: { kind: 'cosine', totalRounds: rounds, minFactor: 0.1 },
+    },
+    privacy: {
+      differentialPrivacy: { unit: 'record', clippingNorm: 1, noiseMultiplier: 1.4 },
+      budget: { epsilon, delta: PRIVATE_DELTA },
+    },
   };
 }

@@ -117,6 +117,30 @@ describe('demo', () => {
     expect(readdirSync(join(demoDir, 'run-2'))).toEqual([]);
   });
 
+  test('--private: what is spent is counted at both ends, and the run ends before its budget is overdrawn', {
+    timeout: 240_000,
+  }, async () => {
+    const { result, events } = await demo('--private', '--epsilon', '3.5', '--sites', '2');
+    const commits = events.filter(({ type }) => type === 'committed');
+    expect(commits.length).toBeGreaterThan(0);
+    expect(commits.length).toBeLessThan(12);
+    expect(events.find(({ type }) => type === 'finished')).toMatchObject({ reason: 'privacy-budget' });
+    expect(result.epsilonSpent).toBeGreaterThan(0);
+    expect(result.epsilonSpent).toBeLessThanOrEqual(3.5);
+    expect(result.sites).toEqual({});
+    for (const site of ['north', 'harbour']) {
+      const lines = readFileSync(join(result.runDir, 'sites', site, 'privacy-ledger.jsonl'), 'utf8')
+        .trim()
+        .split('\n');
+      expect(lines.map((line) => (JSON.parse(line) as { round: number }).round)).toEqual(
+        commits.map(({ round }) => round),
+      );
+    }
+    // Of the images' losses and classes nothing was told.
+    const accepted = events.filter(({ type }) => type === 'update-accepted');
+    expect(accepted.map(({ metrics }) => metrics)).toEqual(accepted.map(() => ({})));
+  });
+
   ifNats(
     `--transport nats: the same over a nats-server with TLS, each site with its own key${without}`,
     {

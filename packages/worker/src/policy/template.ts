@@ -17,12 +17,12 @@ export const POLICY_TEMPLATE = `# This site's last word. It lies beside the imag
 # that lies can claim any number.
 #minCohort: 5
 
-# Privacy settings that the federation must have. Coordinators of this version offer none of them yet, so each of these
-# lines keeps the site away.
+# Privacy settings that the federation must have, and the most that a run may spend of each record's privacy here, by this
+# site's own books. Coordinators of this version do not offer secure aggregation: that line keeps the site away.
 #privacy:
-#  secureAggregation: true
 #  differentialPrivacy: { minNoiseMultiplier: 1.0, maxClippingNorm: 10 }
 #  budget: { epsilon: 8, delta: 0.00001 }
+#  secureAggregation: true
 
 # Rounds that this site trains in one run.
 #maxRounds: 100
