@@ -1,5 +1,5 @@
 /** Record-level privacy in the terms of a federation: what rounds of training cost the records of a site. */
-import { epsilonOf } from './accounting/history.ts';
+import { epsilonOf, type PoissonGaussian } from './accounting/history.ts';
 import { PrivacyError } from './errors.ts';
 
 /** One round of DP-SGD at a site. */
@@ -40,6 +40,18 @@ const KEEP = 256;
  * are upper bounds.
  */
 export function epsilonSpent(rounds: readonly RecordLevelRound[], delta: number): number {
+  const history = recordLevelHistory(rounds);
+  const key = JSON.stringify([history, delta]);
+  const before = known.get(key);
+  if (before !== undefined) return before;
+  const epsilon = Math.min(epsilonOf(history, delta, 'rdp'), epsilonOf(history, delta, 'pld'));
+  if (known.size >= KEEP) known.delete(known.keys().next().value as string);
+  known.set(key, epsilon);
+  return epsilon;
+}
+
+/** The rounds as an accountant takes them, those alike in one entry. */
+export function recordLevelHistory(rounds: readonly RecordLevelRound[]): PoissonGaussian[] {
   const alike = new Map<string, { noiseMultiplier: number; samplingRate: number; steps: number }>();
   for (const round of rounds) {
     const { noiseMultiplier } = round;
@@ -48,12 +60,5 @@ export function epsilonSpent(rounds: readonly RecordLevelRound[], delta: number)
     const before = alike.get(key)?.steps ?? 0;
     alike.set(key, { noiseMultiplier, samplingRate, steps: before + steps });
   }
-  const history = [...alike.values()].map((steps) => ({ kind: 'poisson-gaussian' as const, ...steps }));
-  const key = JSON.stringify([history, delta]);
-  const before = known.get(key);
-  if (before !== undefined) return before;
-  const epsilon = Math.min(epsilonOf(history, delta, 'rdp'), epsilonOf(history, delta, 'pld'));
-  if (known.size >= KEEP) known.delete(known.keys().next().value as string);
-  known.set(key, epsilon);
-  return epsilon;
+  return [...alike.values()].map((steps) => ({ kind: 'poisson-gaussian' as const, ...steps }));
 }

@@ -1,4 +1,7 @@
-/** `tributary privacy plan`: how much noise an epsilon needs, what epsilon a noise costs, or how many steps both allow. */
+/**
+ * `tributary privacy plan`: how much noise an epsilon needs, what epsilon a noise costs, or how many steps both allow; and
+ * `privacy report`: what a run can say of its privacy.
+ */
 import type { Accountant, Mechanism } from '@tributary/privacy';
 import { Command } from 'commander';
 import { positiveNumber, wholeNumber } from '../arguments.ts';
@@ -70,7 +73,21 @@ export function privacyCommand(context: CliContext): Command {
       if (flags.json) return printJson(context, { type: 'privacy-plan', sampling: 'poisson', ...made });
       await show(context, flags, made);
     });
-  return new Command('privacy').description('what privacy costs').addCommand(plan);
+  const report = new Command('report')
+    .description('what a run can say of its privacy: numbers, assumptions, who sees what')
+    .argument('[run]', 'the run directory (default: the newest in runs/)')
+    .action(async (argument: string | undefined, _options: unknown, command: Command) => {
+      const { openRun } = await import('../runs.ts');
+      const { privacyMarkdown, privacyReport } = await import('../privacy-report.ts');
+      const made = privacyReport(openRun(context.cwd, argument));
+      if (command.optsWithGlobals<{ json?: boolean }>().json)
+        return printJson(context, { type: 'privacy-report', ...made });
+      context.stdout.write(privacyMarkdown(made));
+    });
+  return new Command('privacy')
+    .description('what privacy costs, and what a run has spent')
+    .addCommand(plan)
+    .addCommand(report);
 }
 
 async function makePlan(flags: Flags): Promise<Plan> {

@@ -17,6 +17,7 @@ import { createNatsTransport } from '@tributary/shared-protocol/nats';
 import { natsServerMissing } from '@tributary/testkit/nats-server';
 import { afterAll, describe, expect, test } from 'vitest';
 import type { DemoResult } from '../../src/demo/run-demo.ts';
+import type { PrivacyReport } from '../../src/privacy-report.ts';
 import { type CliProcess, ROOT, run, startWith } from '../support.ts';
 
 const dir = realpathSync(mkdtempSync(join(tmpdir(), 'tributary-demo-')));
@@ -136,6 +137,12 @@ describe('demo', () => {
         commits.map(({ round }) => round),
       );
     }
+    const reported = await run(dir, 'privacy', 'report', result.runDir, '--json');
+    const report = JSON.parse(reported.out) as PrivacyReport;
+    expect(report).toMatchObject({ logHolds: true, rounds: commits.length });
+    const spent = report.sites.map(({ epsilon }) => Math.min(epsilon!.pld, epsilon!.rdp));
+    expect(Math.max(...spent)).toBe(result.epsilonSpent);
+    expect((await run(dir, 'privacy', 'report', result.runDir)).out).toContain('noise multiplier 1.4');
     // Of the images' losses and classes nothing was told.
     const accepted = events.filter(({ type }) => type === 'update-accepted');
     expect(accepted.map(({ metrics }) => metrics)).toEqual(accepted.map(() => ({})));
