@@ -2,7 +2,7 @@
  * What a run can say of its privacy, from its signed log and its configuration alone: the numbers by both accountants, what
  * they assume, who sees what, and what left the sites in the clear. For a data protection officer, and beside the model.
  */
-import { verifyRun } from '@tributary/coordinator';
+import { releasedRounds, verifyRun } from '@tributary/coordinator';
 import { epsilonOf, poissonSampling, recordLevelHistory } from '@tributary/privacy';
 import type { Run } from './runs.ts';
 import { VERSION } from './version.ts';
@@ -46,20 +46,17 @@ interface SiteAccount {
 }
 
 /** Reads no file but the run's. */
-export function privacyReport({ dir, federation, state }: Run): PrivacyReport {
-  const { privacy, training } = federation;
+export function privacyReport(run: Run): PrivacyReport {
+  const { dir, federation, state } = run;
+  const { privacy } = federation;
   const sites = [...state.released]
     .sort(([a], [b]) => (a < b ? -1 : 1))
     .map(([name, released]): SiteAccount => {
       const records = [...released.values()];
       const base = { name, updates: records.length, records: records.at(-1) ?? 0 };
-      if (privacy === undefined) return base;
-      const { noiseMultiplier } = privacy.differentialPrivacy;
-      const rounds = records
-        .filter((trainExamples) => trainExamples > 0)
-        .map((trainExamples) => ({ noiseMultiplier, trainExamples, ...training }));
+      const rounds = releasedRounds(run, name);
       const last = rounds.at(-1);
-      if (last === undefined) return base;
+      if (privacy === undefined || last === undefined) return base;
       const history = recordLevelHistory(rounds);
       const { delta } = privacy.budget;
       return {

@@ -2,7 +2,8 @@
  * What each site has spent of its privacy, by the coordinator's own books: they follow from the log, which tells of every
  * update that left a site, whether it was accepted or not. Sites keep books of their own, and believe those.
  */
-import { epsilonSpent, type RecordLevelRound } from '@tributary/privacy';
+import { epsilonSpent, isWithinBudget, type RecordLevelRound } from '@tributary/privacy';
+import type { ResolvedFederation } from './config/resolve.ts';
 import type { RunContext } from './round/context.ts';
 import type { CommittedRound } from './run/records.ts';
 
@@ -18,14 +19,14 @@ export class BudgetSpent extends Error {
 export function affordable(context: RunContext, round: number, ready: readonly string[]): string[] {
   const { privacy, cohort } = context.federation;
   if (privacy === undefined) return [...ready];
-  const { epsilon, delta } = privacy.budget;
   const able = ready.filter((name) => {
     const trainExamples = context.roster.members.get(name)?.site?.trainExamples ?? 0;
-    const next = roundOf(context, trainExamples);
-    return next === undefined || epsilonSpent([...spentBy(context, name), next], delta) <= epsilon;
+    const next = roundOf(context.federation, trainExamples);
+    return next === undefined || isWithinBudget([...releasedRounds(context, name), next], privacy.budget);
   });
   const spent = ready.filter((name) => !able.includes(name));
   if (spent.length > 0) {
+    const { epsilon, delta } = privacy.budget;
     const message = `${spent.join(', ')}: round ${round} would overdraw the privacy budget of epsilon ${epsilon} at delta ${delta}`;
     context.emit({ type: 'warning', message });
     if (able.length < cohort.quorum) throw new BudgetSpent(message);
@@ -41,7 +42,7 @@ export function epsilonOfAll(context: RunContext): Pick<CommittedRound, 'epsilon
   const { delta } = privacy.budget;
   return {
     epsilonSpent: Object.fromEntries(
-      names.map((name) => [name, epsilonSpent(spentBy(context, name), delta)]),
+      names.map((name) => [name, epsilonSpent(releasedRounds(context, name), delta)]),
     ),
   };
 }
@@ -53,14 +54,20 @@ export function mostSpent({ federation }: RunContext, { epsilonSpent: spent }: C
   return { privacy: { epsilonSpent: Math.max(0, ...Object.values(spent)), budget: { epsilon, delta } } };
 }
 
-function spentBy(context: RunContext, name: string): RecordLevelRound[] {
-  const released = context.state.released.get(name) ?? new Map<string, number>();
-  return [...released.values()].flatMap((examples) => roundOf(context, examples) ?? []);
+/** What left a site of a private run, as the log tells it: a round of training for each update. */
+export function releasedRounds(
+  { federation, state }: Pick<RunContext, 'federation' | 'state'>,
+  name: string,
+): RecordLevelRound[] {
+  const released = state.released.get(name)?.values() ?? [];
+  return [...released].flatMap((trainExamples) => roundOf(federation, trainExamples) ?? []);
 }
 
 /** What one round is at a site with so many examples; undefined for one without any. */
-function roundOf({ federation }: RunContext, trainExamples: number): RecordLevelRound | undefined {
-  const { privacy, training } = federation;
+function roundOf(
+  { privacy, training }: ResolvedFederation,
+  trainExamples: number,
+): RecordLevelRound | undefined {
   if (privacy === undefined || trainExamples < 1) return undefined;
   const { noiseMultiplier } = privacy.differentialPrivacy;
   return { noiseMultiplier, trainExamples, ...training };

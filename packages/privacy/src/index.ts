@@ -52,7 +52,7 @@ export { createSkellamNoise, localVariance } from './mechanisms/skellam.ts';
 export type { RandomWords } from './random.ts';
 export { cryptoWords } from './random.ts';
 export type { RecordLevelRound } from './record-level.ts';
-export { epsilonSpent, poissonSampling, recordLevelHistory } from './record-level.ts';
+export { epsilonSpent, isWithinBudget, poissonSampling, recordLevelHistory } from './record-level.ts';
 export type { Roster } from './secure-aggregation/cohort.ts';
 export type { SecaggCoordinatorOptions, SecaggResult } from './secure-aggregation/coordinator.ts';
 export { SecaggCoordinator } from './secure-aggregation/coordinator.ts';

@@ -50,6 +50,16 @@ export function epsilonSpent(rounds: readonly RecordLevelRound[], delta: number)
   return epsilon;
 }
 
+/** Whether `epsilonSpent` is within a budget. Where the accountant that takes no time says so, the other isn't asked. */
+export function isWithinBudget(
+  rounds: readonly RecordLevelRound[],
+  { epsilon, delta }: { readonly epsilon: number; readonly delta: number },
+): boolean {
+  return (
+    epsilonOf(recordLevelHistory(rounds), delta, 'rdp') <= epsilon || epsilonSpent(rounds, delta) <= epsilon
+  );
+}
+
 /** The rounds as an accountant takes them, those alike in one entry. */
 export function recordLevelHistory(rounds: readonly RecordLevelRound[]): PoissonGaussian[] {
   const alike = new Map<string, { noiseMultiplier: number; samplingRate: number; steps: number }>();

@@ -107,10 +107,8 @@ export async function runDemo(context: CliContext, options: DemoOptions): Promis
     const bySite = Object.fromEntries(
       last?.sites.map((site) => [site.name, site.metrics['accuracy'] ?? 0]) ?? [],
     );
-    const epsilonSpent = played.events.reduce(
-      (most, event) => (event.type === 'committed' ? (event.privacy?.epsilonSpent ?? most) : most),
-      0,
-    );
+    const committed = played.events.findLast((event) => event.type === 'committed');
+    const epsilonSpent = committed?.privacy?.epsilonSpent ?? 0;
     const seconds = (performance.now() - startedAt) / 1000;
     const { loss = Number.NaN, accuracy = Number.NaN } = last?.central ?? {};
 

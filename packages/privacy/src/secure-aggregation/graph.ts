@@ -4,6 +4,7 @@
  * nearest as neighbours (a Harary graph; Bell et al., 2020, arXiv 2004.04986) is enough, when the order in the ring is
  * random and k is chosen so that honest survivors stay connected and no neighbourhood is corrupt.
  */
+import { logBinomial } from '../accounting/log-space.ts';
 import { PrivacyError } from '../errors.ts';
 
 export interface Graph {
@@ -74,7 +75,6 @@ export function hararyParameters(requirements: HararyRequirements): { degree: nu
     throw refused(
       `adversaryRate ${adversaryRate} + ${malicious ? '2 · ' : ''}dropRate ${dropRate} is above 0.9: no graph bears that`,
     );
-  const logFactorial = logFactorials(sites);
   const adversaries = Math.floor((adversaryRate + HAIR) * sites);
   const survivors = Math.ceil((1 - dropRate - HAIR) * sites);
   const lost = adversaries + Math.floor((dropRate + HAIR) * sites);
@@ -83,12 +83,10 @@ export function hararyParameters(requirements: HararyRequirements): { degree: nu
       degree > lost
         ? Number.NEGATIVE_INFINITY
         : Math.log((sites * (sites - degree - 1)) / 2) +
-          logFactorial[lost]! +
-          logFactorial[sites - degree]! -
-          logFactorial[sites]! -
-          logFactorial[lost - degree]!;
+          logBinomial(lost, degree) -
+          logBinomial(sites, degree);
     if (logDisconnected >= -(SECURITY_BITS + 1) * Math.LN2) continue;
-    const among = (marked: number) => hypergeometric(logFactorial, sites, marked, degree);
+    const among = (marked: number) => hypergeometric(sites, marked, degree);
     const corrupt = smallestWithTailBelow(among(adversaries), 2 ** -(SECURITY_BITS + 1) / sites);
     const alive = smallestWithHeadAbove(among(survivors), 2 ** -CORRECTNESS_BITS / sites);
     // A coordinator that lies gets `corrupt` + degree shares in all, and needs twice the threshold.
@@ -99,14 +97,8 @@ export function hararyParameters(requirements: HararyRequirements): { degree: nu
 }
 
 /** The chances of 0 … draws marked ones among `draws` of `sites`, `marked` of which are. */
-function hypergeometric(
-  logFactorial: Float64Array,
-  sites: number,
-  marked: number,
-  draws: number,
-): Float64Array {
-  const logChoose = (n: number, k: number) =>
-    k < 0 || k > n ? Number.NEGATIVE_INFINITY : logFactorial[n]! - logFactorial[k]! - logFactorial[n - k]!;
+function hypergeometric(sites: number, marked: number, draws: number): Float64Array {
+  const logChoose = (n: number, k: number) => (k < 0 || k > n ? Number.NEGATIVE_INFINITY : logBinomial(n, k));
   return Float64Array.from({ length: draws + 1 }, (_, hits) =>
     Math.exp(logChoose(marked, hits) + logChoose(sites - marked, draws - hits) - logChoose(sites, draws)),
   );
@@ -126,12 +118,6 @@ function smallestWithHeadAbove(chances: Float64Array, p: number): number {
   let head = chances[0]!;
   while (x < chances.length - 1 && head < p) head += chances[++x]!;
   return x;
-}
-
-function logFactorials(n: number): Float64Array {
-  const logs = new Float64Array(n + 1);
-  for (let i = 2; i <= n; i++) logs[i] = logs[i - 1]! + Math.log(i);
-  return logs;
 }
 
 function refused(message: string): PrivacyError {

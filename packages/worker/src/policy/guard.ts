@@ -3,7 +3,7 @@
  * and before each update is sent. What a coordinator says can make an answer stricter and never looser.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { epsilonSpent, poissonSampling } from '@tributary/privacy';
+import { epsilonSpent, isWithinBudget, poissonSampling } from '@tributary/privacy';
 import type { FederationView, MessageOf, Transport } from '@tributary/shared-protocol';
 import type { EmitWorkerEvent, PreflightStep } from '../agent/events.ts';
 import type { SpooledUpdate } from '../agent/spool.ts';
@@ -243,15 +243,16 @@ export function createGuard(options: GuardOptions): Guard {
       ledger().addRound(key);
     },
     admitTraining(plan, trainExamples) {
+      const next = entryFor(plan, trainExamples);
+      if (next === undefined) return;
+      const { entries } = privacyLedger();
+      const after = [...entries, next];
       for (const { epsilon, delta, of } of budgets()) {
-        const spent = epsilonSpent(privacyLedger().entries, delta);
-        const next = entryFor(plan, trainExamples);
-        if (next === undefined) return;
-        const after = epsilonSpent([...privacyLedger().entries, next], delta);
-        if (after <= epsilon) continue;
+        if (isWithinBudget(after, { epsilon, delta })) continue;
+        const [reached, spent] = [epsilonSpent(after, delta), epsilonSpent(entries, delta)];
         throw refusal(
           'FED_POLICY_BUDGET',
-          `round ${plan.round} would bring this site to epsilon ${after.toFixed(2)} at delta ${delta}, and ${of} allows ${epsilon} (spent so far: ${spent.toFixed(2)})`,
+          `round ${plan.round} would bring this site to epsilon ${reached.toFixed(2)} at delta ${delta}, and ${of} allows ${epsilon} (spent so far: ${spent.toFixed(2)})`,
         );
       }
     },

@@ -6,7 +6,7 @@
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { tf } from '@tributary/engine';
-import { cryptoWords, type RandomWords } from '@tributary/privacy';
+import { cryptoWords, poissonSampling, type RandomWords } from '@tributary/privacy';
 import { crashPoint, type Tensor } from '@tributary/shared-protocol';
 import { WorkerError } from '../errors.ts';
 import { createOptimizer, decayWeights } from './optimizer.ts';
@@ -14,6 +14,7 @@ import { createPrivateGradients, type Seen } from './private-gradients.ts';
 import {
   classWeightsOf,
   createClock,
+  diverged,
   type JobContext,
   type JobOptions,
   objectiveOf,
@@ -63,15 +64,15 @@ export async function trainPrivateRound(
 ): Promise<PrivateTrainResult> {
   const { federation, local, data } = context;
   const { training } = federation;
-  const { round, global, learningRate, privacy } = job;
+  const { global, learningRate, privacy } = job;
   const { trainExamples } = data.report;
   if (trainExamples === 0) {
     throw new WorkerError('FED_TRAINER_NO_EXAMPLES', 'There are no training images here, only a test set.');
   }
   const random = options.random ?? cryptoWords();
   const expectedBatchSize = Math.min(training.batchSize, trainExamples);
-  const samplingRate = expectedBatchSize / trainExamples;
-  const steps = training.steps ?? Math.ceil(trainExamples / training.batchSize) * (training.epochs ?? 1);
+  // The same numbers that both ends put into their books.
+  const { samplingRate, steps } = poissonSampling({ ...privacy, ...training, trainExamples });
   const gradients = createPrivateGradients(
     {
       model: local.model,
@@ -95,11 +96,7 @@ export async function trainPrivateRound(
       step++;
       if (!Number.isFinite(seen.loss)) {
         tf.dispose(noised);
-        throw new WorkerError(
-          'FED_TRAINER_DIVERGED',
-          `The loss became ${seen.loss} at step ${step} of round ${round} (learning rate ${learningRate}). ` +
-            'Lower the learning rate, or look for images or weights that are not numbers.',
-        );
+        throw diverged(seen.loss, step, job);
       }
       decayWeights(local.trainable, learningRate, training.weightDecay);
       tf.tidy(() => optimizer.applyGradients(withRegularizers(local, noised)));

@@ -132,13 +132,7 @@ export async function trainRound(
       );
       const values = await readAndDispose(measured);
       step++;
-      if (!Number.isFinite(values['loss'])) {
-        throw new WorkerError(
-          'FED_TRAINER_DIVERGED',
-          `The loss became ${values['loss']} at step ${step} of round ${round} (learning rate ${learningRate}). ` +
-            'Lower the learning rate, or look for images or weights that are not numbers.',
-        );
-      }
+      if (!Number.isFinite(values['loss'])) throw diverged(values['loss'], step, job);
       averages.add(values, batch.labels.length);
       options.onProgress?.(Math.min(1, step / steps));
       crashPoint('trainer:after-step');
@@ -192,6 +186,18 @@ export async function evaluateModel(
   }
   options.signal?.throwIfAborted();
   return { numExamples: done, metrics: averages.result(), confusion };
+}
+
+export function diverged(
+  loss: number | undefined,
+  step: number,
+  { round, learningRate }: { readonly round: number; readonly learningRate: number },
+): WorkerError {
+  return new WorkerError(
+    'FED_TRAINER_DIVERGED',
+    `The loss became ${loss} at step ${step} of round ${round} (learning rate ${learningRate}). ` +
+      'Lower the learning rate, or look for images or weights that are not numbers.',
+  );
 }
 
 export function objectiveOf({ federation, local }: JobContext): Objective {

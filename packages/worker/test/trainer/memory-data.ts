@@ -1,11 +1,12 @@
 /** Training data in memory and a federation to go with it, for tests of the trainer. */
 
-import { seededRandom } from '@tributary/engine';
+import { seededRandom, tf } from '@tributary/engine';
 import {
   augmentationSchema,
   type FederationView,
   federationViewSchema,
   inputSchema,
+  type Tensor,
   trainingSchema,
 } from '@tributary/shared-protocol';
 import { samplePoisson } from '../../src/data/poisson-sampling.ts';
@@ -105,4 +106,36 @@ export function federationFor(
     frozenWeights: [],
     ...rest,
   });
+}
+
+/** One example (1, 2) of class 1. */
+export const oneExample: Examples = { exampleShape: [2], values: [Float32Array.of(1, 2)], labels: [1] };
+
+/** One sigmoid "d" of it, weights and bias zero: p = 1/2. */
+export function oneSigmoid(extra: object = {}): tf.LayersModel {
+  return tf.sequential({
+    layers: [
+      tf.layers.dense({
+        units: 1,
+        activation: 'sigmoid',
+        kernelInitializer: 'zeros',
+        inputShape: [2],
+        name: 'd',
+        ...extra,
+      }),
+    ],
+  });
+}
+
+/** The weights after an update, of which some tensors may be missing. */
+export function added(global: readonly Tensor[], update: readonly Tensor[]): Tensor[] {
+  return global.map((tensor) => {
+    const change = update.find(({ name }) => name === tensor.name)?.data as Float32Array | undefined;
+    const data = (tensor.data as Float32Array).map((value, i) => value + (change?.[i] ?? 0));
+    return { ...tensor, data };
+  });
+}
+
+export function tensorOf(tensors: readonly Tensor[], name: string): number[] {
+  return Array.from(tensors.find((tensor) => tensor.name === name)!.data as Float32Array);
 }

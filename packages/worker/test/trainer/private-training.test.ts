@@ -6,7 +6,16 @@ import { type LocalModel, openLocalModel } from '../../src/trainer/local-model.t
 import type { Seen } from '../../src/trainer/private-gradients.ts';
 import { type RecordPrivacy, trainPrivateRound } from '../../src/trainer/private-training.ts';
 import { evaluateModel } from '../../src/trainer/train.ts';
-import { bandedExamples, type Examples, federationFor, memoryData } from './memory-data.ts';
+import {
+  added,
+  bandedExamples,
+  type Examples,
+  federationFor,
+  memoryData,
+  oneExample,
+  oneSigmoid,
+  tensorOf,
+} from './memory-data.ts';
 
 /** So little noise that the rest shows. */
 const SILENT = 1e-12;
@@ -36,46 +45,24 @@ async function openSite(build: () => tf.LayersModel, classes: string[], training
       return { ...result, seen };
     },
     evaluate: (update: readonly Tensor[]) =>
-      evaluateModel(context, {
-        global: artifact.weights.map((tensor, i) => ({
-          ...tensor,
-          data: (tensor.data as Float32Array).map((x, k) => x + (update[i]!.data as Float32Array)[k]!),
-        })),
-      }),
+      evaluateModel(context, { global: added(artifact.weights, update) }),
   };
 }
 
-const valuesOf = (tensors: readonly Tensor[], name: string) =>
-  Array.from(tensors.find((tensor) => tensor.name === name)!.data as Float32Array);
-
 // One record x = (1, 2) of class 1, weights zero, one sigmoid: the gradient of the kernel is (-1/2, -1), that of the bias
 // -1/2, and their norm together sqrt(1/4 + 1 + 1/4) = 1.2247.
-const one: Examples = { exampleShape: [2], values: [Float32Array.of(1, 2)], labels: [1] };
-const zeros = (extra: object = {}) =>
-  tf.sequential({
-    layers: [
-      tf.layers.dense({
-        units: 1,
-        activation: 'sigmoid',
-        kernelInitializer: 'zeros',
-        inputShape: [2],
-        name: 'd',
-        ...extra,
-      }),
-    ],
-  });
 const plan = { loss: 'binaryCrossentropy', optimizer: { name: 'sgd', learningRate: 0.1 }, steps: 1 };
 
 it('a step goes along the clipped gradient; what leaves the site is the update, and no metric', async () => {
-  const site = await openSite(zeros, TWO, plan, one);
+  const site = await openSite(oneSigmoid, TWO, plan, oneExample);
   const before = tf.memory().numTensors;
   const { update, metrics, spent, seen, numExamples } = await site.train({
     clippingNorm: 0.5,
     noiseMultiplier: SILENT,
   });
   // 0.1 * 0.5 / 1.2247 = 0.040825 of (1/2, 1) and 1/2
-  expect(valuesOf(update, 'd/kernel')).toEqual([expect.closeTo(0.020412, 6), expect.closeTo(0.040825, 6)]);
-  expect(valuesOf(update, 'd/bias')).toEqual([expect.closeTo(0.020412, 6)]);
+  expect(tensorOf(update, 'd/kernel')).toEqual([expect.closeTo(0.020412, 6), expect.closeTo(0.040825, 6)]);
+  expect(tensorOf(update, 'd/bias')).toEqual([expect.closeTo(0.020412, 6)]);
   expect(metrics).toEqual({});
   expect(numExamples).toBe(1);
   expect(spent).toEqual({ samplingRate: 1, noiseMultiplier: SILENT, steps: 1 });
@@ -85,16 +72,16 @@ it('a step goes along the clipped gradient; what leaves the site is the update, 
 
 it('the optimizer gets the noised gradient: Adam’s first step is its learning rate, by sign', async () => {
   const adam = { ...plan, optimizer: { name: 'adam', learningRate: 0.01 } };
-  const site = await openSite(zeros, TWO, adam, one);
+  const site = await openSite(oneSigmoid, TWO, adam, oneExample);
   const { update } = await site.train({ clippingNorm: 0.5, noiseMultiplier: 1000 });
-  for (const value of [...valuesOf(update, 'd/kernel'), ...valuesOf(update, 'd/bias')]) {
+  for (const value of [...tensorOf(update, 'd/kernel'), ...tensorOf(update, 'd/bias')]) {
     expect(Math.abs(value)).toBeCloseTo(0.01, 4);
   }
 });
 
 it('regularizers add their own gradient, unclipped and without noise; constraints hold', async () => {
   const heavy = () =>
-    zeros({
+    oneSigmoid({
       kernelInitializer: 'ones',
       kernelRegularizer: tf.regularizers.l2({ l2: 4 }),
       biasConstraint: tf.constraints.nonNeg(),
@@ -103,14 +90,14 @@ it('regularizers add their own gradient, unclipped and without noise; constraint
   const site = await openSite(heavy, TWO, plan, still);
   const { update } = await site.train({ clippingNorm: 0.1, noiseMultiplier: SILENT });
   // The kernel: 2 * 4 * 1 * 0.1. The bias would go to -0.1 * 0.1, which its constraint forbids.
-  expect(valuesOf(update, 'd/kernel')).toEqual([expect.closeTo(-0.8, 5), expect.closeTo(-0.8, 5)]);
-  expect(valuesOf(update, 'd/bias')).toEqual([0]);
+  expect(tensorOf(update, 'd/kernel')).toEqual([expect.closeTo(-0.8, 5), expect.closeTo(-0.8, 5)]);
+  expect(tensorOf(update, 'd/bias')).toEqual([0]);
 });
 
 it('a batch without a record is a step too', async () => {
   // Of 100 records one a batch: about 37 of 100 batches are empty, and none with a probability of 0.63^100 = 1e-20.
   const site = await openSite(
-    () => zeros({ inputShape: [4] }),
+    () => oneSigmoid({ inputShape: [4] }),
     TWO,
     { ...plan, steps: 100, batchSize: 1 },
     bandedExamples(100, [4], 2, 1),
@@ -125,10 +112,10 @@ it('a batch without a record is a step too', async () => {
 });
 
 it('two rounds of the same are two releases: other batches, other noise', async () => {
-  const site = await openSite(zeros, TWO, plan, one);
+  const site = await openSite(oneSigmoid, TWO, plan, oneExample);
   const privacy = { clippingNorm: 1, noiseMultiplier: 1 };
   const [first, second] = [await site.train(privacy), await site.train(privacy)];
-  expect(valuesOf(first.update, 'd/kernel')).not.toEqual(valuesOf(second.update, 'd/kernel'));
+  expect(tensorOf(first.update, 'd/kernel')).not.toEqual(tensorOf(second.update, 'd/kernel'));
 });
 
 it('it learns: bands of light are told apart through clipping and noise', async () => {
@@ -166,7 +153,7 @@ it('a model with a batch normalisation is refused before a record is read', asyn
         tf.layers.dense({ units: 1, activation: 'sigmoid' }),
       ],
     });
-  const site = await openSite(normalised, TWO, plan, one);
+  const site = await openSite(normalised, TWO, plan, oneExample);
   await expect(site.train({ clippingNorm: 1, noiseMultiplier: 1 })).rejects.toMatchObject({
     code: 'FED_TRAINER_BATCH_NORM',
   });
@@ -174,7 +161,7 @@ it('a model with a batch normalisation is refused before a record is read', asyn
 
 it('a loss that is no number is told of, with step and round', async () => {
   const broken: Examples = { exampleShape: [2], values: [Float32Array.of(Number.NaN, 0)], labels: [1] };
-  const site = await openSite(zeros, TWO, plan, broken);
+  const site = await openSite(oneSigmoid, TWO, plan, broken);
   await expect(site.train({ clippingNorm: 1, noiseMultiplier: 1 })).rejects.toMatchObject({
     code: 'FED_TRAINER_DIVERGED',
     message: expect.stringContaining('step 1 of round 1'),

@@ -10,7 +10,16 @@ import {
   type TrainResult,
   trainRound,
 } from '../../src/trainer/train.ts';
-import { bandedExamples, type Examples, federationFor, memoryData } from './memory-data.ts';
+import {
+  added,
+  bandedExamples,
+  type Examples,
+  federationFor,
+  memoryData,
+  oneExample,
+  oneSigmoid,
+  tensorOf,
+} from './memory-data.ts';
 
 const ADAM = { name: 'adam', learningRate: 0.01 } as const;
 const SGD = { name: 'sgd', learningRate: 0.1 } as const;
@@ -62,16 +71,6 @@ async function openSite(
   };
 }
 
-const added = (global: readonly Tensor[], update: readonly Tensor[]): Tensor[] =>
-  global.map((tensor) => {
-    const change = update.find(({ name }) => name === tensor.name)?.data as Float32Array | undefined;
-    const data = (tensor.data as Float32Array).map((value, i) => value + (change?.[i] ?? 0));
-    return { ...tensor, data };
-  });
-
-const tensorOf = (tensors: readonly Tensor[], name: string): number[] =>
-  Array.from(tensors.find((tensor) => tensor.name === name)!.data as Float32Array);
-
 const dense = (units: number, activation: 'sigmoid' | 'softmax' | 'linear', inputShape: number[]) => () =>
   tf.sequential({ layers: [tf.layers.dense({ units, activation, inputShape, name: 'd' })] });
 
@@ -116,23 +115,10 @@ function sentences(count: number): Examples {
 describe('trainRound: the numbers', () => {
   // One example x = (1, 2) of class 1, weights and bias zero, one sigmoid: p = 1/2, so the gradient of the logit is
   // p - 1 = -1/2, that of w is (-1/2, -1), that of b is -1/2.
-  const one: Examples = { exampleShape: [2], values: [Float32Array.of(1, 2)], labels: [1] };
-  const zeros = () =>
-    tf.sequential({
-      layers: [
-        tf.layers.dense({
-          units: 1,
-          activation: 'sigmoid',
-          kernelInitializer: 'zeros',
-          inputShape: [2],
-          name: 'd',
-        }),
-      ],
-    });
   const bce = { loss: 'binaryCrossentropy', optimizer: SGD };
 
   it('sgd: the update is local - global, minus the learning rate times the gradient', async () => {
-    const site = await openSite(zeros, TWO, { ...bce, steps: 1 }, { train: one });
+    const site = await openSite(oneSigmoid, TWO, { ...bce, steps: 1 }, { train: oneExample });
     const { update, numExamples, metrics } = await site.train();
     // -0.1 * (-1/2, -1) and -0.1 * -1/2
     expect(tensorOf(update, 'd/kernel')).toEqual([expect.closeTo(0.05, 6), expect.closeTo(0.1, 6)]);
@@ -144,7 +130,7 @@ describe('trainRound: the numbers', () => {
 
   it('class weights: scale the loss of their class', async () => {
     const training = { ...bce, steps: 1, classWeights: { dog: 3 } };
-    const site = await openSite(zeros, TWO, training, { train: one });
+    const site = await openSite(oneSigmoid, TWO, training, { train: oneExample });
     const { update, metrics } = await site.train();
     expect(tensorOf(update, 'd/kernel')).toEqual([expect.closeTo(0.15, 6), expect.closeTo(0.3, 6)]);
     expect(metrics['loss']).toBeCloseTo(3 * Math.LN2, 5);
