@@ -307,7 +307,7 @@ function refuseBatchNormalization(model: tf.LayersModel): void {
   throw new WorkerError(
     'FED_TRAINER_BATCH_NORM',
     `The layer "${layer.name}" normalises each record by the others of its batch, so no record's influence can be ` +
-      'bounded: no differential privacy. Use layer normalisation or group normalisation instead, or none, or freeze it.',
+      'bounded: no differential privacy. Use layer normalisation instead, or none, or freeze it.',
   );
 }
 
