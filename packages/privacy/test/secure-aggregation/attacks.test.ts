@@ -8,11 +8,17 @@ import {
   type KeysMessage,
   PrivacyError,
   SecaggCoordinator,
+  type SecaggPlan,
   SecaggSite,
   type SurvivorsMessage,
   type UnmaskRequest,
 } from '../../src/index.ts';
-import { keysStatement, seedCommitment } from '../../src/secure-aggregation/cohort.ts';
+import {
+  agreeOnCohort,
+  keysStatement,
+  seedCommitment,
+  survivorsStatement,
+} from '../../src/secure-aggregation/cohort.ts';
 import { createKeyPair } from '../../src/secure-aggregation/keys.ts';
 import {
   codeOf,
@@ -330,8 +336,12 @@ describe('in a ring, a neighbourhood that is too small to give back a secret', (
 });
 
 describe('2.5 a reused round, and replays', () => {
-  test('keys of an earlier round, or of another run, are refused', () => {
-    for (const earlier of [federation(5, { round: 1 }), federation(5, { round: 2, run: 'run-0' })]) {
+  test('keys of an earlier round, of another run, or of another try of the round are refused', () => {
+    for (const earlier of [
+      federation(5, { round: 1 }),
+      federation(5, { round: 2, run: 'run-0' }),
+      federation(5, { round: 2, attempt: 'try-0' }),
+    ]) {
       const { keys, site } = upTo(federation(5, { round: 2 }));
       const old = earlier.site('s01').advertiseKeys();
       const list = keys().map((message) => (message.site === 's01' ? old : message));
@@ -378,11 +388,26 @@ describe('2.5 a reused round, and replays', () => {
     expect(codeOf(() => maskOf(site('s00'), { ...mine, sharers }))).toBe('FED_PRIVACY_SECAGG_SETS');
   });
 
-  test('signatures of the survivors of an earlier round are worth nothing in this one', () => {
-    const old = upTo(federation(5, { round: 1 })).request();
-    const { site, request } = upTo(federation(5, { round: 2 }));
-    request();
-    expect(codeOf(() => site('s00').unmask(old))).toBe('FED_PRIVACY_SECAGG_SIGNATURE');
+  test('signatures of the survivors of an earlier round, or another try, are worth nothing in this one', () => {
+    for (const earlier of [{ round: 1 }, { round: 2, attempt: 'try-0' }]) {
+      const old = upTo(federation(5, earlier)).request();
+      const { site, request } = upTo(federation(5, { round: 2 }));
+      request();
+      expect(codeOf(() => site('s00').unmask(old))).toBe('FED_PRIVACY_SECAGG_SIGNATURE');
+    }
+  });
+
+  test('the try of a round is in what is signed, though all keys were the same, and in the digest of the plan', () => {
+    const [one, other] = ['try-1', 'try-2'].map((attempt) => federation(3, { attempt }).coordinator().plan);
+    expect(one!.digest).not.toEqual(other!.digest);
+    const zero = new Uint8Array(32);
+    const message = { site: 's00', channelKey: zero, maskKey: zero, seedCommitment: zero };
+    expect(keysStatement(one!, message)).not.toEqual(keysStatement(other!, message));
+    const members = federation(3);
+    const keys = members.ids.map((id) => members.site(id).advertiseKeys());
+    const cohort = agreeOnCohort(one!, members.roster, keys);
+    const statement = (plan: SecaggPlan) => survivorsStatement(plan, cohort, members.ids, members.ids);
+    expect(statement(one!)).not.toEqual(statement(other!));
   });
 
   test('sites that were told different lists of keys open nothing of each other', () => {
@@ -663,6 +688,10 @@ test('an aborted site has no secrets, and settings that can’t be used are refu
   expectSilence(site);
   for (const wrong of [
     { round: 0 },
+    { attempt: '' },
+    { attempt: 'a'.repeat(65) },
+    { attempt: 'a b' },
+    { attempt: undefined as unknown as string },
     { parameters: 0 },
     { cohort: ['a', 'b', 'b'] },
     { modelDigest: 'no digest' },
