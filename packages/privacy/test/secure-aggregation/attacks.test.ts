@@ -399,6 +399,33 @@ describe('2.5 a reused round, and replays', () => {
     );
   });
 
+  test('sites that were told different settings open nothing of each other', () => {
+    const fixedPoint = { clippingRange: 1, steps: 2 ** 12, maxWeight: 100 };
+    for (const told of [
+      { threshold: 3 },
+      { fixedPoint: { ...fixedPoint, clippingRange: 1000 } },
+      { fixedPoint: { ...fixedPoint, steps: 2 ** 10 } },
+      { fixedPoint: { ...fixedPoint, maxWeight: 1 } },
+      { fixedPoint: { ...fixedPoint, examplesPerWeight: 10 } },
+    ]) {
+      const [members, others] = [federation(5), federation(5, told)];
+      const sites = members.ids.map((id) => (id === 's01' ? others : members).site(id));
+      const [site, other] = sites as [SecaggSite, SecaggSite];
+      const keys = sites.map((one) => one.advertiseKeys());
+      const shares = sites.map((one) => one.shareKeys(keys));
+      for (const one of [site, other]) {
+        const envelopes = shares.flatMap(({ site: from, envelopes: sealed }) =>
+          sealed.flatMap((envelope) => (envelope.to === one.site ? [{ from, sealed: envelope.sealed }] : [])),
+        );
+        const delivery = { sharers: members.ids, envelopes };
+        expect(codeOf(() => one.mask(delivery, [new Float32Array(5)], 1))).toBe(
+          'FED_PRIVACY_SECAGG_ENVELOPE',
+        );
+        expectSilence(one);
+      }
+    }
+  });
+
   test('6, 12 (mask reuse, arXiv 2410.09676): a site’s object is one round, and two have no key in common', () => {
     const members = federation(3);
     const [a, b] = [members.site('s00').advertiseKeys(), members.site('s00').advertiseKeys()];
