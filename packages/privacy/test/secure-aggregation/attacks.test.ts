@@ -210,6 +210,26 @@ describe('2.5 and 6, 2 (Flower _unmask): lies about who dropped out', () => {
     }
   });
 
+  test('sites that were told different sharers do not sign the same, though the survivors are', () => {
+    const { members, site, deliveries, maskOf } = upTo(federation(5, { threshold: 3 }));
+    const delivered = deliveries();
+    const survivors = members.ids.slice(0, 4);
+    for (const id of survivors) {
+      const { sharers, envelopes } = delivered.get(id)!;
+      // To s00, s04 has never shared: it has no mask with it, and no share to tell.
+      const without = {
+        sharers: sharers.filter((other) => other !== 's04'),
+        envelopes: envelopes.filter(({ from }) => from !== 's04'),
+      };
+      maskOf(site(id), id === 's00' ? without : { sharers, envelopes });
+    }
+    const signatures = survivors.map((id) => site(id).signSurvivors(survivors));
+    for (const id of survivors) {
+      expect(codeOf(() => site(id).unmask({ survivors, signatures }))).toBe('FED_PRIVACY_SECAGG_SIGNATURE');
+      expectSilence(site(id));
+    }
+  });
+
   test('fewer survivors than the threshold are not signed for', () => {
     const { site, survivors } = upTo();
     const all = survivors();
@@ -359,6 +379,20 @@ describe('2.5 a reused round, and replays', () => {
     const mine = all.get('s00')!;
     const envelopes = mine.envelopes.map((one) => (one.from === 's02' ? forOther : one));
     expect(codeOf(() => maskOf(site('s00'), { ...mine, envelopes }))).toBe('FED_PRIVACY_SECAGG_ENVELOPE');
+  });
+
+  test('an envelope that comes back to the site that sealed it does not open', () => {
+    const { members, site, keys, coordinator, maskOf } = upTo();
+    const list = keys();
+    const shares = members.ids.map((id) => site(id).shareKeys(list));
+    for (const message of shares) coordinator.receiveShares(message);
+    const own = shares[0]!.envelopes.map(({ to, sealed }) => ({ from: to, sealed }));
+    const { sharers } = coordinator.closeShares().get('s00')!;
+    // Each would be kept as a share of another's secrets, and told as one.
+    expect(codeOf(() => maskOf(site('s00'), { sharers, envelopes: own }))).toBe(
+      'FED_PRIVACY_SECAGG_ENVELOPE',
+    );
+    expectSilence(site('s00'));
   });
 
   test('envelopes that are missing, there twice, or from those who did not share, are refused', () => {
