@@ -6,7 +6,10 @@ import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { runPaths, verifyRun } from '@tributary/coordinator';
+import { decodeSafetensors } from '@tributary/shared-protocol';
 import { type Bundle, bundlePrograms } from '@tributary/testkit/bundle';
+import { type NatsServer, natsServerMissing, startNatsServer } from '@tributary/testkit/nats-server';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { shapesConfig, writeFederation } from '../e2e/federation.ts';
 import {
@@ -14,6 +17,7 @@ import {
   type ChaosOptions,
   type EventKill,
   FAST_SITES,
+  MASKED_SITES,
   type Name,
   type Outcome,
   playWithKills,
@@ -78,6 +82,28 @@ const TRAINER_POINTS = [
   'trainer:before-evaluation',
   'trainer:after-test-batch',
 ];
+/** In a federation that sums updates under masks. */
+const MASKED_COORDINATOR_POINTS = [
+  'coordinator:secagg-keys',
+  'coordinator:secagg-shares',
+  'coordinator:secagg-chunk#2',
+  'coordinator:secagg-masked',
+  'coordinator:secagg-survivors',
+  'coordinator:secagg-signed',
+  'coordinator:secagg-unmasked#2',
+  'coordinator:before-commit#2',
+  'coordinator:after-commit',
+];
+const MASKED_AGENT_POINTS = [
+  'agent:after-spool',
+  'agent:after-offer',
+  'agent:secagg-mask',
+  'agent:mid-upload#2',
+  'agent:secagg-signed',
+  'agent:secagg-unmasked',
+];
+/** The same over NATS, where it is another link that is lost. */
+const MASKED_NATS_POINTS = ['coordinator:secagg-survivors', 'agent:secagg-mask', 'agent:secagg-signed'];
 
 const is =
   (type: ChaosEvent['type'], round?: number) =>
@@ -114,6 +140,12 @@ const EVENT_KILLS: Record<string, readonly EventKill[]> = {
     { on: 'coordinator', when: is('round-started', 2), kill: ['coordinator'] },
   ],
 };
+const MASKED_KILLS: Record<string, readonly EventKill[]> = {
+  'two sites and the coordinator as a masked update is there': [
+    { on: 'coordinator', when: is('update-accepted', 2), kill: ['coordinator', 'harbour', 'island'] },
+  ],
+  'a site as its sum is committed': [{ on: 'coordinator', when: is('committed', 1), kill: ['meadow'] }],
+};
 const TRAINER_KILLS: Record<string, readonly EventKill[]> = {
   'the trainer as it trains': [{ on: 'harbour', when: is('training'), kill: ['trainer'] }],
   'the trainer between rounds': [{ on: 'harbour', when: is('evaluated', 1), kill: ['trainer'] }],
@@ -129,6 +161,11 @@ let programs: Bundle;
 let options: ChaosOptions;
 let undisturbed: Promise<Outcome>;
 let undisturbedTrainer: Promise<Outcome>;
+/** Three sites, without masks. */
+let unmasked: Promise<Outcome>;
+let nats: NatsServer | undefined;
+const noNats = natsServerMissing();
+if (noNats !== undefined) test.skip(`masked kills over NATS: ${noNats}`, () => {});
 const laneFree: (() => void)[] = [];
 let lanesUsed = 0;
 
@@ -147,10 +184,12 @@ beforeAll(async () => {
   undisturbedTrainer = inLane(() =>
     playWithKills('undisturbed-trainer', { ...options, sites: TRAINER_SITES }),
   );
-  undisturbed.catch(() => undefined);
-  undisturbedTrainer.catch(() => undefined);
+  unmasked = inLane(() => playWithKills('unmasked', { ...options, sites: MASKED_SITES }));
+  for (const one of [undisturbed, undisturbedTrainer, unmasked]) one.catch(() => undefined);
+  if (noNats === undefined) nats = await startNatsServer();
 }, 60_000);
 afterAll(async () => {
+  await nats?.stop();
   await rm(programs.folder, { recursive: true, force: true });
   await rm(root, { recursive: true, force: true });
 });
@@ -175,6 +214,32 @@ describe.concurrent('a federation whose processes are killed ends with the same 
   );
 });
 
+describe.concurrent('a federation that sums updates under masks ends with their mean, and trains nothing twice', () => {
+  test.each(MASKED_COORDINATOR_POINTS)(
+    'killed at %s',
+    (at) => expectMean(at, { points: [{ who: 'coordinator', at }] }),
+    300_000,
+  );
+  test.each(MASKED_AGENT_POINTS)(
+    'killed at %s',
+    (at) => expectMean(at, { points: [{ who: 'harbour', at }] }),
+    300_000,
+  );
+  test.each(Object.entries(MASKED_KILLS))(
+    'killed: %s',
+    (name, onEvents) => expectMean(name, { onEvents }),
+    300_000,
+  );
+  test.skipIf(noNats !== undefined).each(MASKED_NATS_POINTS)(
+    'over NATS, killed at %s',
+    (at) => {
+      const who = at.startsWith('agent:') ? 'harbour' : 'coordinator';
+      return expectMean(`nats ${at}`, { points: [{ who, at }], natsPort: nats!.port });
+    },
+    300_000,
+  );
+});
+
 test('every crash point in the sources is killed at', async () => {
   const named = new Set<string>();
   for (const area of ['coordinator', 'worker']) {
@@ -190,7 +255,10 @@ test('every crash point in the sources is killed at', async () => {
   if (named.delete('coordinator:checkpoint')) {
     named.add('coordinator:checkpoint-written').add('coordinator:checkpoint-renamed');
   }
-  const killedAt = [...COORDINATOR_POINTS, ...AGENT_POINTS, ...TRAINER_POINTS].map((at) => at.split('#')[0]);
+  const killedAt = [
+    ...[COORDINATOR_POINTS, AGENT_POINTS, TRAINER_POINTS].flat(),
+    ...[MASKED_COORDINATOR_POINTS, MASKED_AGENT_POINTS].flat(),
+  ].map((at) => at.split('#')[0]);
   expect([...named].sort()).toEqual([...new Set(killedAt)].sort());
 });
 
@@ -205,6 +273,35 @@ async function expectSame(label: string, extra: Partial<ChaosOptions>, victim?: 
   expect(outcome.weights).toBe(expected.weights);
   const commits = outcome.events.coordinator.filter(is('committed'));
   for (const commit of commits) expect(commit).toMatchObject({ updates: Object.keys(all.sites).length });
+}
+
+/** Of the 16 bits over ±1 that a value has by default. */
+const STEP = 2 / (2 ** 16 - 2);
+
+async function expectMean(label: string, extra: Partial<ChaosOptions>): Promise<void> {
+  // A unit of weight is one example, so nothing but the values is rounded.
+  const privacy = { secureAggregation: { maxExamples: 1000 } };
+  const all = { ...options, sites: MASKED_SITES, config: { privacy }, ...extra };
+  const outcome = await inLane(() => playWithKills(`masked-${label.replaceAll(/\W+/g, '-')}`, all));
+  expect([...outcome.killed].sort()).toEqual(victims(all).sort());
+  const mean = await weightsOf(await unmasked);
+  // A value of the sum is off by less than a step a round; the updates of the next one are nearer by an eighth.
+  const off = (await weightsOf(outcome)).map((value, i) => Math.abs(value - mean[i]!));
+  expect(Math.max(...off)).toBeLessThan(ROUNDS * STEP);
+  expect(verifyRun(outcome.runDir).findings).toEqual([]);
+  const names = Object.keys(MASKED_SITES) as (keyof typeof MASKED_SITES)[];
+  for (const commit of outcome.events.coordinator.filter(is('committed')))
+    expect(commit).toMatchObject({ updates: names.length });
+  for (const name of names)
+    for (let round = 1; round <= ROUNDS; round++)
+      expect(outcome.events[name].filter(is('spooled', round)).length, name).toBeLessThanOrEqual(1);
+  for (const name of names)
+    expect(outcome.events[name].filter((event) => event.type === 'refused')).toEqual([]);
+}
+
+async function weightsOf({ runDir }: Outcome): Promise<number[]> {
+  const { tensors } = decodeSafetensors(await readFile(runPaths(runDir).checkpoint(ROUNDS)));
+  return tensors.flatMap(({ data }) => [...(data as Float32Array)]);
 }
 
 function victims({ points = [], onEvents = [] }: ChaosOptions): (Name | 'trainer')[] {

@@ -4,7 +4,7 @@
  */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { runPaths } from '@tributary/coordinator';
+import { type FederationConfig, runPaths } from '@tributary/coordinator';
 import { type RunEvent, sha256 } from '@tributary/shared-protocol';
 import type { Bundle } from '@tributary/testkit/bundle';
 import type { WorkerEvent } from '@tributary/worker';
@@ -16,8 +16,11 @@ import type { WorkerSetup } from '../e2e/worker-process.ts';
 export const FAST_SITES = { harbour: 'fake', island: 'fake' } as const;
 /** One site trains in earnest, in its trainer process. */
 export const TRAINER_SITES = { harbour: 'real', island: 'fake' } as const;
-export type Sites = typeof FAST_SITES | typeof TRAINER_SITES;
-export type Name = 'coordinator' | keyof typeof FAST_SITES;
+/** As few as a sum under masks can be of. */
+export const MASKED_SITES = { harbour: 'fake', island: 'fake', meadow: 'fake' } as const;
+export type SiteName = keyof typeof MASKED_SITES;
+export type Sites = Readonly<Partial<Record<SiteName, 'fake' | 'real'>>>;
+export type Name = 'coordinator' | SiteName;
 export type ChaosEvent =
   | RunEvent
   | WorkerEvent
@@ -37,6 +40,7 @@ export interface EventKill {
 }
 
 export interface Outcome {
+  readonly runDir: string;
   /** SHA-256 of the last checkpoint: the final weights, to the bit. */
   readonly weights: string;
   /** Processes that were killed, in order. */
@@ -50,6 +54,10 @@ export interface ChaosOptions {
   readonly shared: Omit<CoordinatorSetup, 'runDir' | 'port'>;
   readonly sites: Sites;
   readonly rounds: number;
+  /** Beside what is shared. */
+  readonly config?: Partial<FederationConfig>;
+  /** A NATS server between them. @default none: the coordinator's own server */
+  readonly natsPort?: number;
   readonly points?: readonly PointKill[];
   readonly onEvents?: readonly EventKill[];
 }
@@ -61,11 +69,11 @@ const CHUNK_BYTES = 4096;
 
 export async function playWithKills(label: string, options: ChaosOptions): Promise<Outcome> {
   const { root, shared, sites, rounds } = options;
-  const names: Name[] = ['coordinator', ...(Object.keys(sites) as (keyof typeof sites)[])];
+  const names: Name[] = ['coordinator', ...(Object.keys(sites) as SiteName[])];
   const port = await freePort();
   const runDir = join(root, label, 'run');
   const living = new Map<Name, Party<ChaosEvent>>();
-  const events: Record<Name, ChaosEvent[]> = { coordinator: [], harbour: [], island: [] };
+  const events: Record<Name, ChaosEvent[]> = { coordinator: [], harbour: [], island: [], meadow: [] };
   const killed: (Name | 'trainer')[] = [];
   const pending = [...(options.onEvents ?? [])];
   const trainers = new Map<Name, number>();
@@ -135,15 +143,18 @@ export async function playWithKills(label: string, options: ChaosOptions): Promi
 
   function setupOf(name: Name): CoordinatorSetup | WorkerSetup {
     if (name === 'coordinator') {
-      const config = { ...shared.config, rounds, cohort: { size: 'all' as const, quorum: names.length - 1 } };
-      return { ...shared, config, runDir, port, preferredChunkBytes: CHUNK_BYTES };
+      const cohort = { size: 'all' as const, quorum: names.length - 1 };
+      const config = { ...shared.config, ...options.config, rounds, cohort };
+      const { natsPort } = options;
+      const nats = natsPort === undefined ? {} : { nats: `nats://127.0.0.1:${natsPort}/${label}` };
+      return { ...shared, ...nats, config, runDir, port, preferredChunkBytes: CHUNK_BYTES };
     }
     return {
       invite: invite ?? '',
       name,
       dataDir: join(root, 'data', name),
       stateDir: join(root, label, name),
-      trainer: sites[name],
+      trainer: sites[name] ?? 'fake',
       giveUpAfterMs: 20_000,
       preferredChunkBytes: CHUNK_BYTES,
     };
@@ -164,7 +175,7 @@ export async function playWithKills(label: string, options: ChaosOptions): Promi
     for (const one of living.values()) one.kill('SIGKILL');
   }
   const weights = sha256(await readFile(runPaths(runDir).checkpoint(rounds)));
-  return { weights, killed, events };
+  return { runDir, weights, killed, events };
 }
 
 function programOf(name: Name, { programs, sites }: ChaosOptions): string | URL {

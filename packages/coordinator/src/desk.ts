@@ -330,6 +330,9 @@ export function createDesk(options: DeskOptions): Desk {
         offer.type === 'offer' ? digest === offer.update.digest : name === member.name;
       if (lastCommit?.round === offer.round && lastCommit.updates.some(isIt))
         return { type: 'receipt', decision: 'have' };
+      // It is in the sum, or was to be, and the round may yet be played again.
+      if (offer.type === 'trained' && !phase.training && state.open?.round === offer.round)
+        return { type: 'receipt', decision: 'send' };
       if (phase.regathering === offer.round)
         throw new CoordinatorError(
           'FED_UPDATE_ROUND',

@@ -30,7 +30,7 @@ import {
   type Outgoing,
   openFileSink,
   ProtocolError,
-  type RemoteError,
+  RemoteError,
   type SecureAggregationPlan,
   textToBytes,
 } from '@tributary/shared-protocol';
@@ -44,7 +44,8 @@ import { checkRound } from './offer-checks.ts';
 import { createTurns, pullWindow } from './pull.ts';
 import type { TrainRound } from './train-round.ts';
 
-type SiteState = 'pending' | 'trained' | 'failed';
+/** `failed`: it has given up, and may be asked once more; `faulty`: what it sent is wrong, and the round goes on without. */
+type SiteState = 'pending' | 'trained' | 'failed' | 'faulty';
 
 interface MaskedOffer {
   readonly offer: MessageOf<'offer'>;
@@ -97,12 +98,16 @@ export function createSecureRound(
     count: () => candidates().length,
     standing(name) {
       const site = sites.get(name);
+      if (state.open?.survivors?.includes(name) === false) return 'done';
       if (site === 'trained') return isHere(name) ? 'done' : 'busy';
       return site === 'pending' ? 'pending' : 'done';
     },
     movedAt: () => undefined,
     reopen(name) {
-      if (sites.get(name) === 'failed') sites.set(name, 'pending');
+      const site = sites.get(name);
+      // Without one of those who were asked to unmask there is no sum at all.
+      if (site === 'failed' || (site === 'faulty' && state.open?.survivors?.includes(name)))
+        sites.set(name, 'pending');
     },
     onMember: () => undefined,
   });
@@ -175,8 +180,15 @@ export function createSecureRound(
         'FED_PRIVACY_SECAGG_TOO_FEW',
         `${survivors.length} masked updates came, where ${gathering.minUpdates} are needed`,
       );
+    const asked = state.open?.survivors;
+    if (asked !== undefined && asked.length !== survivors.length)
+      throw new PrivacyError(
+        'FED_PRIVACY_SECAGG_TOO_FEW',
+        `the sum of ${asked.join(', ')} was asked for before, the masked updates of ${survivors.join(', ')} came, and no other sum of the same updates is unmasked`,
+      );
     // Before any site signs: from then on they sign no other set.
     context.record({ type: 'survivors', round, attempt: id, names: survivors }, { durable: true });
+    crashPoint('coordinator:secagg-survivors');
 
     await stage(survivors, signal, async (site) => {
       const agree: Outgoing = { type: 'agree', attempt: id, survivors: [...survivors] };
@@ -234,17 +246,31 @@ export function createSecureRound(
     const mayReturn =
       code.startsWith('FED_TRANSPORT_') ||
       code === 'FED_WORKER_ATTEMPT' ||
-      (error as RemoteError).retryable === true;
+      (error instanceof RemoteError && error.retryable);
     if (mayReturn) {
+      // It has lost what it had, or will say once more that it has it.
+      if (code === 'FED_WORKER_ATTEMPT') sites.set(name, 'pending');
       context.emit({
         type: 'warning',
         message: `${name} dropped out of the secure sum of round ${round}: ${reason}`,
       });
       return;
     }
-    sites.set(name, 'failed');
+    const gaveUp = error instanceof RemoteError || code === 'FED_UPDATE_LATE' || code === 'FED_INTERNAL';
+    sites.set(name, gaveUp ? 'failed' : 'faulty');
     context.record({ type: 'client-failed', round, name, task: 'train', code, reason });
     context.emit({ type: 'client-failed', round, name, code, reason });
+  }
+
+  /** What a site has offered is no masked update: nothing else is waited for from it. */
+  function refuse(name: string, error: CoordinatorError): never {
+    const expected = attempt?.expected.get(name);
+    if (expected) expected.fail(error);
+    else if (sites.get(name) === 'pending') {
+      dropOut(name, error);
+      setImmediate(() => gathering.review());
+    }
+    throw error;
   }
 
   /** Asks a site, on its next link again when the present one is lost: it answers a stage once, and the same again. */
@@ -417,7 +443,7 @@ export function createSecureRound(
       const noted = release && state.released.get(name)?.has(`${round} ${release.update}`);
       if (sites.get(name) !== 'trained' && !noted)
         context.record({ type: 'trained', round, name, ...(release === undefined ? {} : { release }) });
-      sites.set(name, 'trained');
+      if (sites.get(name) !== 'faulty') sites.set(name, 'trained');
       setImmediate(() => gathering.review());
       return { type: 'receipt', decision: 'send' };
     },
@@ -425,9 +451,12 @@ export function createSecureRound(
       checkRound(offer, member.name, { round, cohort, base: model.digest }, round);
       const { attempt: id, update, numExamples, metrics } = offer;
       if (id === undefined)
-        throw new CoordinatorError(
-          'FED_UPDATE_UNMASKED',
-          'the update is not masked, and this federation sums masked ones only',
+        refuse(
+          member.name,
+          new CoordinatorError(
+            'FED_UPDATE_UNMASKED',
+            'the update is not masked, and this federation sums masked ones only',
+          ),
         );
       const expected = id === attempt?.id ? attempt.expected.get(member.name) : undefined;
       if (!attempt || !expected)
@@ -437,9 +466,12 @@ export function createSecureRound(
         numExamples !== undefined ||
         Object.keys(metrics).length > 0
       )
-        throw new CoordinatorError(
-          'FED_UPDATE_SIZE',
-          `a masked update is ${attempt.packedBytes} bytes and nothing beside; ${update.bytes} were declared`,
+        refuse(
+          member.name,
+          new CoordinatorError(
+            'FED_UPDATE_SIZE',
+            `a masked update is ${attempt.packedBytes} bytes and nothing beside; ${update.bytes} were declared`,
+          ),
         );
       // The receipt goes out first: the site serves chunks only once it has it.
       const taken = { offer, session: member.session };
@@ -475,7 +507,7 @@ export function createSecureRound(
             if (gathering.expelled) throw gathering.expelled;
             context.signal.throwIfAborted();
             if (!(error instanceof PrivacyError)) throw error;
-            if (error.site !== undefined && sites.has(error.site)) sites.set(error.site, 'failed');
+            if (error.site !== undefined && sites.has(error.site)) sites.set(error.site, 'faulty');
             gathering.extend(`they could not be summed: ${error.message}`);
           } finally {
             attempt = undefined;

@@ -220,9 +220,10 @@ export function createDelivery(spool: Spool, shelf: Shelf, guard: Guard, emit: E
     },
     offerMasked,
     forgetMasked,
-    async onVerdict({ update, accepted, code, reason }) {
+    async onVerdict({ round, update, accepted, code, reason }) {
+      // After a restart this site does not know any more what it sent under masks.
       const entry = spool.entries.find(
-        (one) => one.task === 'train' && (one.update === update || masked.get(one) === update),
+        (one) => one.task === 'train' && (guard.masks ? one.round === round : one.update === update),
       );
       if (entry === undefined) return;
       const outcome = accepted

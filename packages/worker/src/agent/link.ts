@@ -25,7 +25,7 @@ import type { JoinOptions } from './join.ts';
 import type { Masking } from './masking.ts';
 import { clockStep, ok, preflight } from './preflight.ts';
 import type { SiteRecords } from './records.ts';
-import type { Credential, StateDir } from './state-dir.ts';
+import { type Credential, readSiteFacts, type StateDir } from './state-dir.ts';
 import { type Trainer, type TrainerKeeper, withAttempts } from './trainer-keeper.ts';
 import type { Uplink } from './uplink.ts';
 
@@ -127,6 +127,7 @@ export async function openLink(site: Site): Promise<LinkEnd> {
     firstTime(site, ok('address', `${url} answers, ${pinned}`));
     const welcome = await hello(site, channel);
     heartbeat = setInterval(() => void beat(site, channel, () => heardAt), welcome.heartbeatMs);
+    await refuseLessPrivacy(site, welcome);
     await site.state.writeFederation(welcome.federation, welcome.protocol);
     refuseByPolicy(site, welcome);
     const ready = readyFor(site, welcome.federation);
@@ -238,6 +239,19 @@ function wrongRun(url: string, theirs: string, ours: string): WorkerError {
     'FED_WORKER_WRONG_RUN',
     `${url} runs ${theirs}, the invite is for ${ours}; ask for a new invite`,
   );
+}
+
+/** What was trained under a promise leaves under that promise only, also after a restart of this site. */
+async function refuseLessPrivacy(site: Site, { federation }: MessageOf<'welcome'>): Promise<void> {
+  const before = (await readSiteFacts(site.state.path))?.federation;
+  if (before?.runId !== federation.runId) return;
+  for (const layer of ['secureAggregation', 'differentialPrivacy'] as const) {
+    if (before.privacy?.[layer] === undefined || federation.privacy?.[layer] !== undefined) continue;
+    throw new WorkerError(
+      'FED_WORKER_WRONG_RUN',
+      `the coordinator came back without privacy.${layer}, which run ${federation.runId} had when this site joined; nothing was sent. Ask the lead`,
+    );
+  }
 }
 
 /** The policy's answer to the federation as a whole, shown as a check when it is no. */

@@ -13,6 +13,7 @@ import {
   decodeFrame,
   errorCode,
   type FederationView,
+  keyFingerprint,
   keysToBytes,
   keysToText,
   type Message,
@@ -28,7 +29,7 @@ import type { Guard } from '../policy/guard.ts';
 import { type AppendOnly, openAppendOnly } from './append-only.ts';
 import type { Delivery } from './delivery.ts';
 import type { EmitWorkerEvent } from './events.ts';
-import type { Peers } from './peers.ts';
+import type { Peer, Peers } from './peers.ts';
 import type { Spool, SpooledUpdate } from './spool.ts';
 
 type Stage =
@@ -106,8 +107,11 @@ export function createMasking(options: MaskingOptions): Masking {
   const { federation, secure, name, key, spool, delivery, guard, peers, sums, directory, now, emit } =
     options;
   let current: Attempt | undefined;
+  /** One attempt begins after the other: of two that came together, one would be forgotten with its secrets. */
+  let begun: Promise<void> = Promise.resolve();
 
-  async function begin({ attempt, round, base, cohort }: MessageOf<'advertise'>): Promise<Attempt> {
+  async function begin({ attempt, round, base, cohort }: MessageOf<'advertise'>): Promise<void> {
+    if (current?.id === attempt) return;
     const entry = spool.find({ task: 'train', round, base });
     if (entry?.task !== 'train')
       throw new WorkerError(
@@ -115,8 +119,8 @@ export function createMasking(options: MaskingOptions): Masking {
         `this site has no update of round ${round} from that model`,
       );
     const others = cohort.filter((peer) => peer.name !== name);
+    checkSelf(cohort.filter((peer) => peer.name === name));
     const fewest = guard.checkMaskingCohort(others);
-    const roster = new Map([...(await peers.pin(others)), [name, key.publicKey]]);
     const settings: SecaggSettings = settingsOfRound(
       { ...secure, weighting: federation.weighting ?? 'examples' },
       {
@@ -130,11 +134,22 @@ export function createMasking(options: MaskingOptions): Masking {
       },
     );
     const sign = (bytes: Uint8Array) => textToBytes(key.signBytes(bytes));
+    const roster = new Map(cohort.map((peer) => [peer.name, peer.publicKey]));
     const site = new SecaggSite({ settings, site: name, roster, sign, minCohort: fewest });
+    // Of a cohort that this site takes no part in, it pins nobody.
+    await peers.pin(others);
     await forget();
     const path = join(directory, `${String(round).padStart(6, '0')}-${attempt}.masked`);
     current = { id: attempt, entry, site, path, answers: new Map(), masked: undefined };
-    return current;
+  }
+
+  function checkSelf(shown: readonly Peer[]): void {
+    if (shown.length === 1 && shown[0]!.publicKey === key.publicKey) return;
+    const keys = shown.map(({ publicKey }) => keyFingerprint(publicKey)).join(' and ') || 'no key';
+    throw new WorkerError(
+      'FED_WORKER_PEER',
+      `the coordinator shows ${keys} for this site itself, whose key is ${keyFingerprint(key.publicKey)}; ask the lead`,
+    );
   }
 
   async function forget(): Promise<void> {
@@ -174,7 +189,13 @@ export function createMasking(options: MaskingOptions): Masking {
           );
         }
         const { signature } = site.signSurvivors(survivors);
-        if (!before) sums.add({ at: now(), round, base, survivors: [...survivors] });
+        try {
+          if (!before) sums.add({ at: now(), round, base, survivors: [...survivors] });
+        } catch (error) {
+          // It would unmask what it could not write down.
+          site.abort();
+          throw error;
+        }
         crashPoint('agent:secagg-signed');
         return { type: 'agreed', signature: bytesToText(signature) };
       }
@@ -233,8 +254,10 @@ export function createMasking(options: MaskingOptions): Masking {
       await attempt.masked;
       if (current === attempt) await delivery.offerMasked(entry, { path, attempt: id }, channel);
     } catch (error) {
-      attempt.site.abort();
       const code = errorCode(error) ?? 'FED_INTERNAL';
+      // On the next link it is asked for again, and is made already.
+      if (code.startsWith('FED_TRANSPORT_')) return;
+      attempt.site.abort();
       const reason = (error as Error).message;
       emit({ type: 'failed', task: 'train', round: entry.round, code, reason });
       await channel
@@ -245,7 +268,11 @@ export function createMasking(options: MaskingOptions): Masking {
 
   return {
     async answer(message, channel) {
-      if (message.type === 'advertise' && current?.id !== message.attempt) await begin(message);
+      if (message.type === 'advertise') {
+        const done = begun.then(() => begin(message));
+        begun = done.catch(() => undefined);
+        await done;
+      }
       const attempt = current;
       if (attempt === undefined || attempt.id !== message.attempt)
         throw new WorkerError(

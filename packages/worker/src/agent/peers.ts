@@ -17,10 +17,10 @@ export interface Peer {
 
 export interface Peers {
   /**
-   * The pinned keys of a cohort; who was not known is pinned, and durable when this resolves. Rejects with
-   * FED_WORKER_PEER for a key that is not the pinned one.
+   * Resolves when each of a cohort is known by the key that is shown for it; who was not known is pinned, durably.
+   * Rejects with FED_WORKER_PEER for a key that is not the pinned one.
    */
-  pin(cohort: readonly Peer[]): Promise<ReadonlyMap<string, string>>;
+  pin(cohort: readonly Peer[]): Promise<void>;
 }
 
 /** Opens the pins at `path`, which need not be there yet. Rejects with FED_WORKER_STATE_UNUSABLE for a damaged file. */
@@ -48,7 +48,6 @@ export async function openPeers(path: string, onNew: (peer: Peer) => void): Prom
           onNew(peer);
         }
       }
-      return new Map(cohort.map(({ name }) => [name, pinned.get(name)!]));
     },
   };
 }
