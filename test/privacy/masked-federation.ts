@@ -9,12 +9,17 @@ import {
   type FederationConfig,
   type LogRecord,
   type ModelArtifact,
+  readCheckpoint,
   resolveFederation,
   runPaths,
 } from '@tributary/coordinator';
 import {
   decodeFrame,
+  decodeMessage,
   encodeFrame,
+  type Link,
+  type Message,
+  type Packet,
   type RunEvent,
   type Tensor,
   type Transport,
@@ -42,6 +47,9 @@ export const artifact: ModelArtifact = {
   ],
   frozenWeights: [],
 };
+
+/** Of the model. */
+export const PARAMETERS = 3007;
 
 export interface MaskedFederation {
   readonly coordinator: Coordinator;
@@ -168,6 +176,51 @@ function startSite(
   };
   onTestFinished(ended);
   return { name, events, stateDir, summary, stop: ended };
+}
+
+/** What was added to each parameter by the rounds up to that one. */
+export function changes(run: MaskedFederation, round: number): number[] {
+  const { tensors } = readCheckpoint(runPaths(run.runDir).checkpoint(round), artifact.weights);
+  const before = artifact.weights.flatMap((t) => [...(t.data as Float32Array)]);
+  return tensors.flatMap((t) => [...(t.data as Float32Array)]).map((value, i) => value - before[i]!);
+}
+
+export function commitsOf(run: MaskedFederation) {
+  return run.log().filter((record) => record.type === 'committed');
+}
+
+export interface Tap {
+  readonly transport: Transport;
+  toCoordinator(): { readonly messages: readonly Message[]; readonly bodies: readonly Buffer[] };
+}
+
+/** A transport that notes what arrives at the coordinator. */
+export function tapped(inner: Transport): Tap {
+  const packets: Packet[] = [];
+  const note = (link: Link): Link => ({
+    ...link,
+    async request(packet, options) {
+      const answer = await link.request(packet, options);
+      packets.push(answer);
+      return answer;
+    },
+    onRequest: (handler) =>
+      link.onRequest((packet) => {
+        packets.push(packet);
+        return handler(packet);
+      }),
+  });
+  const transport: Transport = {
+    ...inner,
+    listen: (onLink, ...rest) => inner.listen((link) => onLink(note(link)), ...rest),
+  };
+  return {
+    transport,
+    toCoordinator: () => ({
+      messages: packets.map(({ head }): Message => decodeMessage(head)),
+      bodies: packets.flatMap(({ body }) => (body && body.length > 0 ? [Buffer.from(body)] : [])),
+    }),
+  };
 }
 
 /** A trainer that adds known numbers to the model. */

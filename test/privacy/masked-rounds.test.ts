@@ -1,25 +1,20 @@
 /** Rounds under secure aggregation, over a real coordinator and real site agents. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { readCheckpoint, runPaths, verifyRun } from '@tributary/coordinator';
-import type { Link, Packet, Transport } from '@tributary/shared-protocol';
-import { decodeMessage, type Message } from '@tributary/shared-protocol';
+import { verifyRun } from '@tributary/coordinator';
 import { describe, expect, test, vi } from 'vitest';
 import {
-  artifact,
-  type MaskedFederation,
+  changes,
+  commitsOf,
   memoryTransport,
   type Site,
   startMasked,
+  tapped,
   temporaryDir,
 } from './masked-federation.ts';
 
 /** Of the default 16 bits over ±1. */
 const STEP = 2 / (2 ** 16 - 2);
-const SHAPES = [
-  { name: 'dense/kernel', shape: [30, 100] },
-  { name: 'dense/bias', shape: [7] },
-];
 
 describe('a masked round', () => {
   test('commits the weighted mean of updates that the coordinator never saw', async () => {
@@ -208,17 +203,6 @@ describe('a configuration', () => {
 
 const DEADLINES = { roundSeconds: 20, quorumSeconds: 20, heartbeatSeconds: 20 };
 
-/** What was added to each parameter by the rounds up to that one. */
-function changes(run: MaskedFederation, round: number): number[] {
-  const { tensors } = readCheckpoint(runPaths(run.runDir).checkpoint(round), SHAPES);
-  const before = artifact.weights.flatMap((t) => [...(t.data as Float32Array)]);
-  return tensors.flatMap((t) => [...(t.data as Float32Array)]).map((value, i) => value - before[i]!);
-}
-
-function commitsOf(run: MaskedFederation) {
-  return run.log().filter((record) => record.type === 'committed');
-}
-
 function told(site: Site, type: Site['events'][number]['type']): Promise<void> {
   return vi.waitFor(
     () => {
@@ -226,33 +210,4 @@ function told(site: Site, type: Site['events'][number]['type']): Promise<void> {
     },
     { timeout: 15_000, interval: 1 },
   );
-}
-
-/** A transport that notes what arrives at the coordinator. */
-function tapped(inner: Transport) {
-  const packets: Packet[] = [];
-  const note = (link: Link): Link => ({
-    ...link,
-    async request(packet, options) {
-      const answer = await link.request(packet, options);
-      packets.push(answer);
-      return answer;
-    },
-    onRequest: (handler) =>
-      link.onRequest((packet) => {
-        packets.push(packet);
-        return handler(packet);
-      }),
-  });
-  const transport: Transport = {
-    ...inner,
-    listen: (onLink, ...rest) => inner.listen((link) => onLink(note(link)), ...rest),
-  };
-  return {
-    transport,
-    toCoordinator: () => ({
-      messages: packets.map(({ head }): Message => decodeMessage(head)),
-      bodies: packets.flatMap(({ body }) => (body && body.length > 0 ? [Buffer.from(body)] : [])),
-    }),
-  };
 }

@@ -249,6 +249,8 @@ export const messageSchema = z.discriminatedUnion('type', [
     round,
     code: z.string(),
     reason: z.string(),
+    /** Since 2.2: the site whose part in a secure sum is what is wrong. */
+    accused: siteName.optional(),
     signed: proofSchema,
   }),
   /**

@@ -5,6 +5,7 @@ export type {
   ScriptedUpdate,
   ScriptedWorker,
   ScriptedWorkerOptions,
+  SecaggStage,
 } from './scripted-worker.ts';
 export { keyFrom, startScriptedWorker } from './scripted-worker.ts';
 export { gaussians, seededWords } from './seeded-words.ts';

@@ -5,6 +5,7 @@
 import { createHash, createPrivateKey, randomBytes } from 'node:crypto';
 import {
   type BlobRef,
+  type BlobShelf,
   type Channel,
   challengeCoordinator,
   createBlobShelf,
@@ -24,6 +25,8 @@ import {
   type Tensor,
   type Transport,
 } from '@tributary/shared-protocol';
+
+export type SecaggStage = MessageOf<'advertise' | 'share' | 'mask' | 'agree' | 'unmask'>;
 
 export interface ScriptedJob {
   readonly round: number;
@@ -67,6 +70,8 @@ export interface ScriptedWorkerOptions {
   readonly evaluate?: (
     job: ScriptedJob,
   ) => { numExamples: number; metrics: Record<string, number> } | undefined;
+  /** Answers the stages of a secure sum. */
+  readonly onStage?: (message: SecaggStage) => Message | Promise<Message>;
   /** Looks at chunk requests before they are answered; may replace the answer. */
   readonly onChunk?: (
     message: MessageOf<'chunk'>,
@@ -82,6 +87,8 @@ export interface ScriptedWorker {
   readonly session: string;
   readonly welcome: MessageOf<'welcome'>;
   readonly channel: Channel;
+  /** What it serves. */
+  readonly shelf: BlobShelf;
   readonly plans: readonly MessageOf<'plan'>[];
   readonly receipts: readonly MessageOf<'receipt'>[];
   readonly verdicts: readonly MessageOf<'verdict'>[];
@@ -143,6 +150,13 @@ export async function startScriptedWorker(options: ScriptedWorkerOptions): Promi
         const { body } = await shelf.answer(message).catch(() => ({ body: new Uint8Array(0) }));
         return await options.onChunk(message, body);
       }
+      case 'advertise':
+      case 'share':
+      case 'mask':
+      case 'agree':
+      case 'unmask':
+        if (!options.onStage) throw new Error(`${message.type} without a script`);
+        return await options.onStage(message);
       case 'records':
         note(brought, message);
         return { type: 'ok' };
@@ -239,6 +253,7 @@ export async function startScriptedWorker(options: ScriptedWorkerOptions): Promi
     session,
     welcome,
     channel,
+    shelf,
     plans,
     receipts,
     verdicts,

@@ -69,8 +69,12 @@ interface Attempt {
   /** Of those whose masked update is due. */
   readonly expected: Map<string, Expected>;
   readonly abort: AbortController;
+  /** By site: those who say that what it sent them is useless. */
+  readonly accusers: Map<string, Set<string>>;
   /** Bytes of a masked update. */
   packedBytes: number;
+  /** Sites that may be missing at the end. */
+  spare: number;
 }
 
 /** A stage waits so long for the answer of a site, and for one that has lost its link. Masking may take longer. */
@@ -139,6 +143,7 @@ export function createSecureRound(
       roster: keys,
     });
     current.packedBytes = secagg.plan.packedBytes;
+    current.spare = names.length - secagg.plan.threshold;
     const named = names.map((name) => ({ name, publicKey: keys.get(name)! }));
 
     const advertise = { type: 'advertise', attempt: id, round, base: model.digest, cohort: named } as const;
@@ -478,7 +483,11 @@ export function createSecureRound(
       setImmediate(() => expected.take(taken));
       return { type: 'receipt', decision: 'send' };
     },
-    failed({ name }, { code, reason }) {
+    failed({ name }, { code, reason, accused }) {
+      if (attempt && accused !== undefined) {
+        const accusers = attempt.accusers.get(accused) ?? new Set();
+        attempt.accusers.set(accused, accusers.add(name));
+      }
       attempt?.expected.get(name)?.fail(new GaveUp(`${code}: ${reason}`));
       if (!sites.has(name) || accepted.has(name)) return;
       sites.set(name, 'failed');
@@ -499,7 +508,14 @@ export function createSecureRound(
           refuseIfStuck();
           await gathering.wait();
           accepted.clear();
-          attempt = { id: newNonce(), expected: new Map(), abort: new AbortController(), packedBytes: 0 };
+          attempt = {
+            id: newNonce(),
+            expected: new Map(),
+            abort: new AbortController(),
+            accusers: new Map(),
+            packedBytes: 0,
+            spare: 0,
+          };
           try {
             result = await play(candidates(), attempt);
             break;
@@ -507,8 +523,13 @@ export function createSecureRound(
             if (gathering.expelled) throw gathering.expelled;
             context.signal.throwIfAborted();
             if (!(error instanceof PrivacyError)) throw error;
-            if (error.site !== undefined && sites.has(error.site)) sites.set(error.site, 'faulty');
-            gathering.extend(`they could not be summed: ${error.message}`);
+            for (const name of blamed(error, attempt)) if (sites.has(name)) sites.set(name, 'faulty');
+            // Each of them is noise to us, with its mask or without.
+            const whose =
+              error.code === 'FED_PRIVACY_SECAGG_NOISE'
+                ? '; nobody can tell which, and no other sum of these updates is unmasked. If it stays so, start a new run from the last checkpoint'
+                : '';
+            gathering.extend(`they could not be summed: ${error.message}${whose}`);
           } finally {
             attempt = undefined;
           }
@@ -530,6 +551,15 @@ export function createSecureRound(
       }
     },
   };
+}
+
+/**
+ * Those for whom an attempt has failed. By word against word nobody is thrown out: with fewer accusers than sites may be
+ * missing, it would not have failed.
+ */
+function blamed(error: PrivacyError, { accusers, spare }: Attempt): string[] {
+  const accused = [...accusers].filter(([, by]) => by.size > spare).map(([name]) => name);
+  return error.site === undefined ? accused : [error.site, ...accused];
 }
 
 function keysMessage({ site, ...keys }: KeysMessage) {

@@ -259,9 +259,10 @@ export function createMasking(options: MaskingOptions): Masking {
       if (code.startsWith('FED_TRANSPORT_')) return;
       attempt.site.abort();
       const reason = (error as Error).message;
+      const accused = error instanceof PrivacyError && error.site ? { accused: error.site } : {};
       emit({ type: 'failed', task: 'train', round: entry.round, code, reason });
       await channel
-        .call({ type: 'failure', task: 'train', round: entry.round, code, reason }, 'ok')
+        .call({ type: 'failure', task: 'train', round: entry.round, code, reason, ...accused }, 'ok')
         .catch(() => undefined);
     }
   }
