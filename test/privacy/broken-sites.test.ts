@@ -135,6 +135,16 @@ describe('an announcement', () => {
     expect(told).toHaveLength(1);
   });
 
+  test('that comes again while the sum is measured is no news, and the site keeps its update', async () => {
+    const receipts: Promise<MessageOf<'receipt'>>[] = [];
+    const { run, names } = await play({
+      measured: ({ channel }, trained) => void receipts.push(channel.call(trained, 'receipt')),
+    });
+    expect(names).toEqual([...HONEST, BROKEN]);
+    expect(await Promise.all(receipts)).toMatchObject([{ decision: 'send' }]);
+    expect(run.log().filter((record) => record.type === 'trained')).toHaveLength(5);
+  });
+
   test('in whose place an update comes without a mask leaves that site out, and nobody waits for it', async () => {
     const receipts: MessageOf<'receipt'>[] = [];
     const { names, failures } = await play({
@@ -181,6 +191,8 @@ interface Bend {
     worker: ScriptedWorker,
     trained: Omit<MessageOf<'trained'>, 'signed'>,
   ) => Promise<void>;
+  /** Called when it is asked to evaluate. */
+  readonly measured?: (worker: ScriptedWorker, trained: Omit<MessageOf<'trained'>, 'signed'>) => void;
   readonly before?: (worker: ScriptedWorker, offer: Offer) => Promise<void>;
 }
 
@@ -199,6 +211,7 @@ async function play(bend: Bend) {
     {
       rounds: 1,
       strategy: { name: 'fed-avg', weighting: 'uniform' },
+      evaluation: { sites: bend.measured !== undefined },
       deadlines: {
         rejoinSeconds: 1,
         roundSeconds: 20,
@@ -260,6 +273,14 @@ async function bentSite(
       }
       return bent(await stage(message));
     },
+    ...(bend.measured
+      ? {
+          evaluate: () => {
+            bend.measured!(worker, { type: 'trained', ...round });
+            return { numExamples: 5, metrics: {} };
+          },
+        }
+      : {}),
     ...(bend.serve
       ? {
           onChunk: async ({ digest, index }) => ({

@@ -194,12 +194,13 @@ export interface Tap {
   toCoordinator(): { readonly messages: readonly Message[]; readonly bodies: readonly Buffer[] };
 }
 
-/** A transport that notes what arrives at the coordinator. */
-export function tapped(inner: Transport): Tap {
+/** A transport that notes what arrives at the coordinator; what the coordinator asks waits for `before`. */
+export function tapped(inner: Transport, before?: (request: Message) => Promise<void>): Tap {
   const packets: Packet[] = [];
   const note = (link: Link): Link => ({
     ...link,
     async request(packet, options) {
+      await before?.(decodeMessage(packet.head));
       const answer = await link.request(packet, options);
       packets.push(answer);
       return answer;

@@ -1,5 +1,5 @@
 /** Rounds under secure aggregation, over a real coordinator and real site agents. */
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { verifyRun } from '@tributary/coordinator';
 import { describe, expect, test, vi } from 'vitest';
@@ -110,6 +110,69 @@ describe('an attempt that fails', () => {
     expect(await done).toMatchObject({ reason: 'rounds', rounds: 1 });
     expect(trained.sort()).toEqual(['a', 'b', 'c']);
     for (const change of changes(run, 1)) expect(change).toBeCloseTo(0.2, 3);
+  });
+
+  test('is followed by one over the same set of sites, once that was asked for, until all of it are there', async () => {
+    const attempts: string[] = [];
+    const trained: string[] = [];
+    const onTrain = (name: string) => async () => void trained.push(name);
+    const lost = new Map<string, Promise<void>>();
+    let sites: Site[] = [];
+    const away = async (name: string) => {
+      const { stateDir, stop } = sites.find((site) => site.name === name)!;
+      await stop();
+      sites = [
+        ...sites.filter((site) => site.name !== name),
+        run.join(name, { stateDir, onTrain: onTrain(name) }),
+      ];
+    };
+    /** Loses those sites once; whoever is asked meanwhile is asked afterwards. */
+    const lose = (key: string, ...names: string[]) => {
+      if (!lost.has(key))
+        lost.set(
+          key,
+          Promise.all(names.map(away)).then(() => undefined),
+        );
+      return lost.get(key)!;
+    };
+    const { transport } = tapped(memoryTransport(), async (request) => {
+      if ('attempt' in request && !attempts.includes(request.attempt!)) attempts.push(request.attempt!);
+      // Two of four sign: too few, but they will never sign another set.
+      if (attempts.length === 1 && request.type === 'agree') await lose('first', 'c', 'd');
+      // Three masked updates are enough, and are the wrong three.
+      if (attempts.length === 2 && request.type === 'mask') await lose('second', 'd');
+    });
+    const run = await startMasked({ rounds: 1, cohort: { quorum: 3 } }, { transport });
+    sites = ['a', 'b', 'c', 'd'].map((name) => run.join(name, { onTrain: onTrain(name) }));
+    await vi.waitFor(() => expect(run.events.filter(({ type }) => type === 'ready')).toHaveLength(4), 15_000);
+    expect(await run.coordinator.run()).toMatchObject({ reason: 'rounds' });
+    expect(attempts).toHaveLength(3);
+    expect([...lost.keys()]).toEqual(['first', 'second']);
+    expect(commitsOf(run)[0]!.updates.map(({ name }) => name)).toEqual(['a', 'b', 'c', 'd']);
+    expect(trained.sort()).toEqual(['a', 'b', 'c', 'd']);
+    expect(verifyRun(run.runDir).findings).toEqual([]);
+  });
+
+  test('has a site that lost its update train it once more', async () => {
+    const trained: string[] = [];
+    let release = () => {};
+    const held = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    const run = await startMasked({ rounds: 1 });
+    run.join('a', { onTrain: () => held });
+    run.join('b');
+    const onTrain = async () => void trained.push('c');
+    const c = run.join('c', { onTrain });
+    const done = run.coordinator.run();
+    await vi.waitFor(() => expect(run.log().map(({ type }) => type)).toContain('trained'), 15_000);
+    await told(c, 'spooled');
+    await c.stop();
+    rmSync(join(c.stateDir, 'spool'), { recursive: true });
+    await told(run.join('c', { onTrain, stateDir: c.stateDir }), 'ready');
+    release();
+    expect(await done).toMatchObject({ reason: 'rounds' });
+    expect(trained).toEqual(['c', 'c']);
   });
 
   test('ends the run below three sites, with everything that was committed kept', async () => {

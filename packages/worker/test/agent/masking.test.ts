@@ -80,7 +80,16 @@ describe('an agent whose federation sums under masks', () => {
       if (step !== one.mask) expect(await step()).toEqual(answer);
     }
     expectSum(one.finish());
-    await settled();
+  });
+
+  test('hears what became of its update also when it has forgotten what that was under masks', async () => {
+    await trained();
+    expectSum(await honest());
+    const { round, update } = await coordinator.received('offer');
+    await restart();
+    await channel().call({ type: 'verdict', round, update: update.digest, accepted: true }, 'ok');
+    expect(await readdir(join(stateDir(), 'spool'))).toEqual([]);
+    expect(events.map(({ type }) => type)).toContain('accepted');
   });
 
   test('serves no chunk of its update: not as soon as it has one, not while it masks, and not after a restart', async () => {
@@ -358,12 +367,6 @@ async function trained(told: Partial<MessageOf<'plan'>> = {}): Promise<void> {
   await coordinator.received('ready');
   await coordinator.plan({ model, ...told });
   await coordinator.received('trained');
-}
-
-/** The verdict that lets the agent forget its update. */
-async function settled(): Promise<void> {
-  await channel().call({ type: 'verdict', round: 1, update: RAW, accepted: true }, 'ok');
-  expect(await readdir(join(stateDir(), 'spool'))).toEqual([]);
 }
 
 function channel() {
