@@ -53,8 +53,14 @@ export async function playCampaign(stage: Stage, options: CampaignOptions): Prom
     const { id } = plan.federation;
     const known =
       references.get(id) ??
-      // The weights do not depend on what carries them.
-      playUndisturbed({ ...plan, run: REFERENCE_RUNS + id, transport: 'socketio', faults: [] });
+      // The weights do not depend on what carries them, nor on masks.
+      playUndisturbed({
+        ...plan,
+        federation: { ...plan.federation, masked: false },
+        run: REFERENCE_RUNS + id,
+        transport: 'socketio',
+        faults: [],
+      });
     references.set(id, known);
     return known;
   }

@@ -4,19 +4,26 @@
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type LogRecord, runPaths, verifyRunLog } from '@tributary/coordinator';
+import { type LogRecord, runPaths, verifyRun, verifyRunLog } from '@tributary/coordinator';
 import { decodeSafetensors, encodeFrame, type RunEvent, sha256 } from '@tributary/shared-protocol';
 import type { Life } from './household.ts';
 import type { Outcome } from './play.ts';
 
 /** What the undisturbed run left: per round who took part with which bytes, and the final weights. */
 export interface Reference {
+  /** SHA-256 of the last checkpoint. */
   readonly weights: string;
+  /** What it holds, one tensor after the other. */
+  readonly values: readonly number[];
   readonly updates: readonly (readonly string[])[];
+  /** By round: who took part, and how many examples they had together. */
+  readonly cohorts: readonly string[];
   readonly durationMs: number;
 }
 
 const LINE_FAULTS: ReadonlySet<string> = new Set(['partition', 'delay', 'slow line', 'loss']);
+/** Of the 16 bits over ±1 that a masked value has by default. */
+const STEP = 2 / (2 ** 16 - 2);
 /** A killed broker is started again by then. */
 const BROKER_BACK_MS = 1500;
 
@@ -31,9 +38,15 @@ export function violationsOf(outcome: Outcome, reference: Reference | undefined)
       const log = readLog(runDir);
       found.push(...rounds(outcome, log), ...checkpoints(runDir, log), ...reports(outcome, runDir, log));
       found.push(...leftovers(runDir, RUN_FILES, 'the run directory'));
-      if (reference !== undefined) found.push(...sameAs(reference, referenceOf(outcome, runDir)));
+      const report = verifyRun(runDir);
+      found.push(...report.findings.map(({ file, what }) => `tributary verify: ${file} ${what}`));
+      if (reference !== undefined) {
+        const own = referenceOf(outcome, runDir);
+        const { masked, rounds: count } = outcome.plan.federation;
+        found.push(...(masked ? near(reference, own, count) : sameAs(reference, own)));
+      }
     }
-    found.push(...leftStates(outcome));
+    found.push(...leftStates(outcome), ...signedSums(outcome));
   } catch (error) {
     found.push(`the run's files: ${error instanceof Error ? error.message : String(error)}`);
   }
@@ -42,11 +55,18 @@ export function violationsOf(outcome: Outcome, reference: Reference | undefined)
 
 /** @param runDir that of a coordinator; by default of the first */
 export function referenceOf(outcome: Outcome, runDir = outcome.runDirs[0]): Reference {
-  const { rounds: count } = outcome.plan.federation;
+  const checkpoint = readFileSync(runPaths(runDir).checkpoint(outcome.plan.federation.rounds));
+  const commits = commitsOf(readLog(runDir));
+  const weights = decodeSafetensors(checkpoint).tensors.filter(isWeight);
   return {
-    weights: sha256(readFileSync(runPaths(runDir).checkpoint(count))),
-    updates: commitsOf(readLog(runDir)).map(({ updates }) =>
+    weights: sha256(checkpoint),
+    values: weights.flatMap(({ data }) => [...(data as Float32Array)]),
+    updates: commits.map(({ updates }) =>
       updates.map(({ name, digest, numExamples }) => `${name} ${digest} ${numExamples}`),
+    ),
+    cohorts: commits.map(
+      ({ updates, numExamples }) =>
+        `${updates.map(({ name }) => name).join(', ')} with ${numExamples} examples`,
     ),
     durationMs: outcome.durationMs,
   };
@@ -141,7 +161,7 @@ function commitsOf(log: readonly LogRecord[]): Commit[] {
 }
 
 function rounds({ plan }: Outcome, log: readonly LogRecord[]): string[] {
-  const { rounds: count, sites } = plan.federation;
+  const { rounds: count, sites, masked } = plan.federation;
   const found: string[] = [];
   const commits = commitsOf(log);
   const numbers = commits.map(({ round }) => round).join();
@@ -151,7 +171,7 @@ function rounds({ plan }: Outcome, log: readonly LogRecord[]): string[] {
     const names = updates.map(({ name }) => name).join();
     if (names !== [...sites].sort().join()) found.push(`round ${round} was made of the updates of ${names}`);
     const sum = updates.reduce((n, update) => n + (update.numExamples ?? 0), 0);
-    if (sum !== numExamples)
+    if (!masked && sum !== numExamples)
       found.push(`round ${round} says ${numExamples} examples, its updates have ${sum}`);
     const accepted = log.flatMap((r) => (r.type === 'update-accepted' && r.round === round ? [r] : []));
     for (const { name, digest } of updates) {
@@ -177,7 +197,7 @@ function checkpoints(runDir: string, log: readonly LogRecord[]): string[] {
   const paths = runPaths(runDir);
   for (const { round, model } of commitsOf(log)) {
     const { tensors } = decodeSafetensors(readFileSync(paths.checkpoint(round)));
-    const weights = tensors.filter(({ name }) => !name.startsWith('//strategy/'));
+    const weights = tensors.filter(isWeight);
     const digest = sha256(encodeFrame(inOrder(weights, paths.federation)));
     if (digest !== model) {
       found.push(
@@ -186,6 +206,10 @@ function checkpoints(runDir: string, log: readonly LogRecord[]): string[] {
     }
   }
   return found;
+}
+
+function isWeight({ name }: { readonly name: string }): boolean {
+  return !name.startsWith('//strategy/');
 }
 
 function inOrder<T extends { readonly name: string }>(tensors: readonly T[], federationFile: string): T[] {
@@ -231,7 +255,7 @@ function reports({ events }: Outcome, runDir: string, log: readonly LogRecord[])
 const RUN_FILES =
   /^(federation\.json|log\.(jsonl|key|head)|admin\.key|metrics\.jsonl|checkpoints\/round-\d{4}\.safetensors)$/;
 const STATE_FILES =
-  /^(credential\.json|federation\.json|node\.key|records\.jsonl|lock\.\d+|models\/[0-9a-f]{64}\.frame|spool\/(train|evaluate)-\d{6}-[0-9a-f]{64}\.(json|update)|work\/[^/]+\.json)$/;
+  /^(credential\.json|federation\.json|node\.key|records\.jsonl|peers\.json|signed-sums\.jsonl|lock\.\d+|models\/[0-9a-f]{64}\.frame|spool\/(train|evaluate)-\d{6}-[0-9a-f]{64}\.(json|update)|work\/[^/]+\.json)$/;
 
 function leftovers(folder: string, named: RegExp, what: string): string[] {
   return filesIn(folder)
@@ -252,6 +276,19 @@ function leftStates({ stateDirs }: Outcome): string[] {
   return found;
 }
 
+/** Of each update a site has signed one sum, however often that was tried. */
+function signedSums({ plan, stateDirs }: Outcome): string[] {
+  const { masked, rounds: count } = plan.federation;
+  if (!masked) return [];
+  return Object.entries(stateDirs).flatMap(([site, folder]) => {
+    const text = readFileSync(join(folder, 'signed-sums.jsonl'), 'utf8');
+    const lines = text.split('\n').filter((line) => line.endsWith('}'));
+    const signed = lines.map((line) => (JSON.parse(line) as { round: number }).round).join();
+    const wanted = Array.from({ length: count }, (_, i) => i + 1).join();
+    return signed === wanted ? [] : [`${site} has signed sums of rounds ${signed}, not ${wanted}`];
+  });
+}
+
 function filesIn(folder: string): string[] {
   if (!existsSync(folder)) return [];
   return readdirSync(folder, { recursive: true, withFileTypes: true })
@@ -269,5 +306,20 @@ function sameAs(reference: Reference, own: Reference): string[] {
       `the final weights are ${own.weights.slice(0, 12)}, those of the undisturbed run ${reference.weights.slice(0, 12)}`,
     );
   }
+  return found;
+}
+
+/** Each value of a sum is rounded to a step at each site, which a round can't make more of. */
+function near(reference: Reference, own: Reference, count: number): string[] {
+  const found: string[] = [];
+  for (const [i, cohort] of reference.cohorts.entries())
+    if (cohort !== own.cohorts[i])
+      found.push(`round ${i + 1} was made of ${own.cohorts[i]}, not of ${cohort}`);
+  const off = own.values.reduce(
+    (most, value, i) => Math.max(most, Math.abs(value - reference.values[i]!)),
+    0,
+  );
+  if (own.values.length !== reference.values.length || !(off < count * STEP))
+    found.push(`a final weight is ${off} off, in ${count} rounds of steps of ${STEP}`);
   return found;
 }

@@ -26,6 +26,8 @@ export interface FederationPlan {
   /** How long the stand-in takes over its work. */
   readonly trainMs: number;
   readonly strategy: 'fed-avg' | 'fed-adam';
+  /** Whether updates are summed under masks. */
+  readonly masked: boolean;
   /** Of a scenario that looks at chunks and round trips: every process reports them. */
   readonly watched?: { readonly heartbeatSeconds: number };
 }
@@ -78,6 +80,8 @@ export interface RunPlan {
 }
 
 export const POOL_SIZE = 6;
+/** Federations of the pool that sum under masks. */
+const MASKED_IDS: readonly number[] = [3, 4];
 const MAX_FAULTS = 5;
 const KIB = 1024;
 
@@ -85,17 +89,20 @@ const KIB = 1024;
 export function planFederation(seed: number, id: number): FederationPlan {
   const draw = createDraw(seed, `federation ${id}`);
   const realTrainer = id === POOL_SIZE - 1;
+  const masked = MASKED_IDS.includes(id);
   // The stand-in needs no images; a real step on a large model would cost more than it shows.
   const modelBytes = realTrainer ? 13 * KIB : Math.round(draw.spread(40 * KIB, 3 * KIB * KIB));
   return {
     id,
     realTrainer,
-    sites: SITE_NAMES.slice(0, realTrainer ? 2 : draw.whole(2, SITE_NAMES.length)),
+    masked,
+    sites: SITE_NAMES.slice(0, realTrainer ? 2 : draw.whole(masked ? 3 : 2, SITE_NAMES.length)),
     rounds: realTrainer ? 2 : draw.whole(2, 4),
     modelBytes,
     chunkBytes: Math.max(4, Math.ceil(modelBytes / draw.whole(4, 24) / KIB)) * KIB,
     trainMs: draw.whole(150, 700),
-    strategy: draw.oneOf(['fed-avg', 'fed-adam']),
+    // A server optimizer would make of a rounding error what it makes of a gradient.
+    strategy: draw.oneOf(masked ? ['fed-avg'] : ['fed-avg', 'fed-adam']),
   };
 }
 
@@ -198,10 +205,9 @@ const SITE_EVENTS = {
   offered: 'rounds',
   sending: 'rounds',
   accepted: 'rounds',
-  evaluated: 'rounds',
 } as const;
 
-function drawMoment(draw: Draw, { sites, rounds, trainMs, realTrainer }: FederationPlan): Moment {
+function drawMoment(draw: Draw, { sites, rounds, trainMs, realTrainer, masked }: FederationPlan): Moment {
   if (draw.number(0, 1) < 0.5) {
     // From the start of the first process to about the end of an undisturbed run; a trainer process takes its time.
     const untilReadyMs = realTrainer ? 4000 : 800;
@@ -209,7 +215,10 @@ function drawMoment(draw: Draw, { sites, rounds, trainMs, realTrainer }: Federat
   }
   const on = draw.oneOf<Party>(['coordinator', ...sites]);
   const events: Readonly<Record<string, 'once' | 'sites' | 'rounds' | 'updates'>> =
-    on === 'coordinator' ? COORDINATOR_EVENTS : SITE_EVENTS;
+    on === 'coordinator'
+      ? COORDINATOR_EVENTS
+      : // Sites evaluate nothing where their updates are private.
+        { ...SITE_EVENTS, [masked ? 'masked' : 'evaluated']: 'rounds' };
   const event = draw.oneOf(Object.keys(events));
   const times = { once: 1, sites: sites.length, rounds, updates: rounds * sites.length }[events[event]!];
   return { on, event, nth: draw.whole(1, times), plusMs: draw.oneOf([0, draw.whole(1, 300)]) };

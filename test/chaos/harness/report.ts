@@ -9,17 +9,17 @@ export function runLine(result: RunResult): string {
   const deeds = faults.map(({ fault, struckMs }) =>
     struckMs === undefined ? `(${describeFault(fault)})` : describeFault(fault),
   );
-  return `${String(plan.run).padStart(5)}  ${mark}  ${plan.transport.padEnd(9)}  ${seconds(durationMs).padStart(6)}  ${deeds.join('; ')}`;
+  return `${String(plan.run).padStart(5)}  ${mark}  ${plan.transport.padEnd(9)}  ${plan.federation.masked ? 'masked' : '      '}  ${seconds(durationMs).padStart(6)}  ${deeds.join('; ')}`;
 }
 
 /** What to know of a run that went wrong, and how to see it again. */
 export function violationLines({ plan, faults, violations, tail, keptAt }: RunResult): string[] {
-  const { sites, rounds, modelBytes, chunkBytes, realTrainer, strategy } = plan.federation;
+  const { sites, rounds, modelBytes, chunkBytes, realTrainer, strategy, masked } = plan.federation;
   return [
     '',
     `Run ${plan.run} of seed ${plan.seed}: ${violations.length === 1 ? 'a violation' : `${violations.length} violations`}`,
     ...violations.map((violation) => `  ✗ ${violation}`),
-    `  federation: ${sites.join(', ')} over ${plan.transport}; ${rounds} rounds of ${strategy}; ${Math.round(modelBytes / 1024)} KiB in chunks of ${chunkBytes / 1024} KiB${realTrainer ? `; ${sites[0]} with a real trainer` : ''}`,
+    `  federation: ${sites.join(', ')} over ${plan.transport}; ${rounds} rounds of ${strategy}${masked ? ' under masks' : ''}; ${Math.round(modelBytes / 1024)} KiB in chunks of ${chunkBytes / 1024} KiB${realTrainer ? `; ${sites[0]} with a real trainer` : ''}`,
     ...faults.map(({ fault, struckMs, healedMs }) => {
       const when =
         struckMs === undefined
@@ -56,6 +56,7 @@ export function summaryLines(results: readonly RunResult[], elapsedMs: number): 
   const failed = results.filter(({ violations }) => violations.length > 0).length;
   const total = [...kinds.values()].reduce((sum, { faults }) => sum + faults, 0);
   const restarts = results.reduce((sum, one) => sum + one.restarts, 0);
+  const masked = results.filter(({ plan }) => plan.federation.masked).length;
   const title = (text: string) => text.padEnd(24);
   return [
     '',
@@ -68,7 +69,7 @@ export function summaryLines(results: readonly RunResult[], elapsedMs: number): 
       ),
     '',
     `${count(total, 'fault')} struck${missed === 0 ? '' : ` (the moment of ${missed} more never came)`}; processes were started again ${restarts === 1 ? 'once' : `${restarts} times`}.`,
-    `${count(results.length, 'run')}${byTransport(results)}, ${failed} with a violated invariant, in ${minutes(elapsedMs)}`,
+    `${count(results.length, 'run')}${byTransport(results)}, ${masked} under masks, ${failed} with a violated invariant, in ${minutes(elapsedMs)}`,
   ];
 }
 

@@ -59,6 +59,7 @@ export async function playSlowLink(
     id: -1,
     sites: ['harbour', 'island'],
     realTrainer: false,
+    masked: false,
     rounds: 1,
     modelBytes: updateBytes,
     chunkBytes,

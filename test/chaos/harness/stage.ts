@@ -45,13 +45,13 @@ export async function openStage({ root, diskKind }: StageOptions): Promise<Stage
     await writeShapes(dataDir(site), { seed: i + 1, train: { bar: 8, cross: 6, ring: 10 - i }, test: 3 });
   }
   const tls = await createCertificate(['127.0.0.1']);
-  const federations = new Map<number, Promise<SharedSetup>>();
+  const federations = new Map<string, Promise<SharedSetup>>();
   const shapes = join(root, 'shapes');
 
   async function write(plan: FederationPlan): Promise<SharedSetup> {
     const config = configOf(plan);
     if (plan.realTrainer) return { ...(await writeFederation(shapes, { config })), tls };
-    const folder = join(root, `federation-${plan.id}`);
+    const folder = join(root, `federation-${keyOf(plan)}`);
     await mkdir(folder, { recursive: true });
     const [topologyFile, weightsFile] = [join(folder, 'topology.json'), join(folder, 'weights.frame')];
     await writeFile(topologyFile, '{}');
@@ -65,16 +65,21 @@ export async function openStage({ root, diskKind }: StageOptions): Promise<Stage
     program: (name) => programs.program(name),
     dataDir,
     federation(plan) {
-      const known = federations.get(plan.id) ?? write(plan);
-      federations.set(plan.id, known);
+      const known = federations.get(keyOf(plan)) ?? write(plan);
+      federations.set(keyOf(plan), known);
       return known;
     },
     close: () => rm(programs.folder, { recursive: true, force: true }),
   };
 }
 
+/** A federation that masks is played without masks once, for what its weights must be. */
+function keyOf({ id, masked }: FederationPlan): string {
+  return masked ? `${id}-masked` : `${id}`;
+}
+
 /** Everyone has to take part in every round, and has time enough to: so the weights can be foretold. */
-function configOf({ sites, rounds, strategy, id, watched }: FederationPlan): FederationConfig {
+function configOf({ sites, rounds, strategy, id, masked, watched }: FederationPlan): FederationConfig {
   return shapesConfig({
     name: `chaos-${Math.abs(id)}`,
     rounds,
@@ -82,6 +87,8 @@ function configOf({ sites, rounds, strategy, id, watched }: FederationPlan): Fed
     strategy: { name: strategy },
     // The model that it would have to fetch once more says nothing about the update.
     ...(watched === undefined ? {} : { evaluation: { sites: false } }),
+    // No site has more examples than that, so a unit of weight is one, and nothing but values is rounded.
+    ...(masked ? { privacy: { secureAggregation: { maxExamples: 1000 } } } : {}),
     deadlines: {
       heartbeatSeconds: watched?.heartbeatSeconds ?? 1,
       // Longer than a run may take: one that waits for a deadline has lost something, and counts as hanging.

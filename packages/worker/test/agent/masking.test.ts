@@ -270,6 +270,16 @@ describe('an agent whose federation sums under masks', () => {
     expectSum(await honest());
   });
 
+  test('gives no share where the others were sent another model: nobody has signed its sum', async () => {
+    await trained();
+    const one = attempt({ othersBase: '7'.repeat(64) });
+    for (const step of [one.advertise, one.share, one.mask]) await step();
+    const refused = { code: 'FED_PRIVACY_SECAGG_SIGNATURE', message: expect.stringMatching(/model/) };
+    await expect(one.agree()).rejects.toMatchObject(refused);
+    await expect(one.unmask()).rejects.toMatchObject(refused);
+    expectSum(await honest());
+  });
+
   test('takes a cohort of thousands for what it is', async () => {
     await trained();
     const crowd = (count: number) =>
@@ -400,6 +410,8 @@ interface AttemptOptions {
   readonly names?: readonly string[];
   readonly round?: number;
   readonly base?: string;
+  /** Of the model that the other sites mask for. @default base */
+  readonly othersBase?: string;
   /** What the agent is told instead of the cohort. */
   readonly shown?: readonly { readonly name: string; readonly publicKey: string }[];
 }
@@ -417,7 +429,7 @@ function attempt(options: AttemptOptions = {}) {
       attempt: id,
       cohort: names,
       parameters: LENGTH,
-      modelDigest: base,
+      modelDigest: options.othersBase ?? base,
       configurationDigest: 'c0'.repeat(32),
     },
   );
