@@ -2,7 +2,7 @@
  * A file of JSON lines that only grows, for what a site must never forget: a line is on disk before what it allows is
  * done, and none is changed afterwards.
  */
-import { closeSync, fsyncSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, fsyncSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { z } from 'zod';
 import { WorkerError } from '../errors.ts';
@@ -37,14 +37,15 @@ export function openAppendOnly<T>(options: AppendOnlyOptions<T>): AppendOnly<T> 
       try {
         const file = openSync(path, 'a', 0o600);
         try {
-          // What a crash left of a line allowed nothing: it is ended, and skipped when read.
-          writeSync(file, `${mend ? '\n' : ''}${JSON.stringify(entry)}\n`);
+          // What a crash or a full disk left of a line allowed nothing: it is ended, and skipped when read.
+          writeFileSync(file, `${mend ? '\n' : ''}${JSON.stringify(entry)}\n`);
           fsyncSync(file);
         } finally {
           closeSync(file);
         }
         if (entries.length === 0) syncFolder(path);
       } catch (error) {
+        mend = true;
         throw unusable(`can't be written (${(error as Error).message}); ${otherwise.unwritten}`, error);
       }
       mend = false;

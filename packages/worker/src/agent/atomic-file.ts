@@ -2,6 +2,7 @@
 import { open, readFile, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { errorCode } from '@tributary/shared-protocol';
+import { WorkerError } from '../errors.ts';
 
 /** Puts `bytes` at `path`: written beside it, flushed, renamed. A reader sees the old file or the new one. */
 export async function writeFileAtomic(path: string, bytes: string | Uint8Array, mode = 0o644): Promise<void> {
@@ -34,6 +35,7 @@ export async function readText(path: string): Promise<string | undefined> {
 
 /** Whether the system had no room for what was to be written: the disk, the quota or the size of a file is used up. */
 export function isNoRoom(error: unknown): boolean {
+  if (error instanceof WorkerError && error.cause !== undefined) return isNoRoom(error.cause);
   return ['ENOSPC', 'EDQUOT', 'EFBIG'].includes(errorCode(error) ?? '');
 }
 

@@ -30,6 +30,7 @@ import { type AppendOnly, openAppendOnly } from './append-only.ts';
 import type { Delivery } from './delivery.ts';
 import type { EmitWorkerEvent } from './events.ts';
 import type { Peer, Peers } from './peers.ts';
+import { type RoomOptions, withRoom } from './room.ts';
 import type { Spool, SpooledUpdate } from './spool.ts';
 
 type Stage =
@@ -70,6 +71,8 @@ interface Attempt {
   readonly entry: SpooledUpdate;
   readonly site: SecaggSite;
   readonly path: string;
+  /** Aborted once it is forgotten. */
+  readonly over: AbortController;
   /** By stage: what was answered, or is being. */
   readonly answers: Map<Stage['type'], Promise<Message>>;
   /** Resolves once the masked update lies at `path`. */
@@ -102,6 +105,8 @@ export function openSignedSums(path: string): SignedSums {
 /** Values masked between two looks at what else is to be done. */
 const PIECE_VALUES = 262_144;
 const FIRST_READ_BYTES = 65_536;
+/** The next attempt waits for this one to begin, and the coordinator for a minute. */
+const PIN_PATIENCE_MS = 30_000;
 
 export function createMasking(options: MaskingOptions): Masking {
   const { federation, secure, name, key, spool, delivery, guard, peers, sums, directory, now, emit } =
@@ -136,11 +141,13 @@ export function createMasking(options: MaskingOptions): Masking {
     const sign = (bytes: Uint8Array) => textToBytes(key.signBytes(bytes));
     const roster = new Map(cohort.map((peer) => [peer.name, peer.publicKey]));
     const site = new SecaggSite({ settings, site: name, roster, sign, minCohort: fewest });
+    const over = new AbortController();
+    const room = { ...roomFor({ entry, over }, 'the keys of the sites'), patienceMs: PIN_PATIENCE_MS };
     // Of a cohort that this site takes no part in, it pins nobody.
-    await peers.pin(others);
+    await withRoom(() => peers.pin(others), room);
     await forget();
     const path = join(directory, `${String(round).padStart(6, '0')}-${attempt}.masked`);
-    current = { id: attempt, entry, site, path, answers: new Map(), masked: undefined };
+    current = { id: attempt, entry, site, path, over, answers: new Map(), masked: undefined };
   }
 
   function checkSelf(shown: readonly Peer[]): void {
@@ -157,6 +164,7 @@ export function createMasking(options: MaskingOptions): Masking {
     current = undefined;
     if (!former) return;
     former.site.abort();
+    former.over.abort(new Error('another attempt of the secure sum has begun'));
     await former.masked?.catch(() => undefined);
     delivery.forgetMasked(former.entry);
     await rm(former.path, { force: true });
@@ -190,7 +198,11 @@ export function createMasking(options: MaskingOptions): Masking {
         }
         const { signature } = site.signSurvivors(survivors);
         try {
-          if (!before) sums.add({ at: now(), round, base, survivors: [...survivors] });
+          if (!before)
+            await withRoom(
+              async () => sums.add({ at: now(), round, base, survivors: [...survivors] }),
+              roomFor(attempt, 'the signed sum'),
+            );
         } catch (error) {
           // It would unmask what it could not write down.
           site.abort();
@@ -228,22 +240,30 @@ export function createMasking(options: MaskingOptions): Masking {
     // Where all weigh the same, each counts as one example.
     const masker = site.beginMask(delivered, federation.weighting === 'uniform' ? 1 : entry.numExamples);
     crashPoint('agent:secagg-mask');
-    const file = await open(path, 'w', 0o600);
+    let end = 0;
+    const append = async (bytes: Uint8Array) => {
+      await withRoom(() => writeAt(path, bytes, end), roomFor(attempt, 'the masked update'));
+      end += bytes.length;
+    };
     try {
       for (const { data } of tensors) {
         const values = data as Float32Array;
         for (let start = 0; start < values.length; start += PIECE_VALUES) {
-          await file.writeFile(masker.write(values.subarray(start, start + PIECE_VALUES)));
+          await append(masker.write(values.subarray(start, start + PIECE_VALUES)));
           await breathe();
         }
       }
       const { packed, clippedFraction } = masker.finish();
-      await file.writeFile(packed);
+      await append(packed);
       emit({ type: 'masked', round: entry.round, sites: sharers.length, clippedFraction });
     } finally {
       masker.abort();
-      await file.close();
     }
+  }
+
+  function roomFor({ entry, over }: Pick<Attempt, 'entry' | 'over'>, what: string): RoomOptions {
+    const onLog = (message: string) => emit({ type: 'log', message });
+    return { what: `${what} of round ${entry.round}`, onLog, signal: over.signal };
   }
 
   /** Masks once, and offers what it made on every link on which it is asked for. */
@@ -290,6 +310,18 @@ export function createMasking(options: MaskingOptions): Masking {
     },
     close: forget,
   };
+}
+
+async function writeAt(path: string, bytes: Uint8Array, start: number): Promise<void> {
+  const file = await open(path, start === 0 ? 'w' : 'r+', 0o600);
+  try {
+    for (let done = 0; done < bytes.length; ) {
+      const { bytesWritten } = await file.write(bytes, done, bytes.length - done, start + done);
+      done += bytesWritten;
+    }
+  } finally {
+    await file.close();
+  }
 }
 
 /** Values of the update in a frame's file, from its header. */

@@ -3,7 +3,7 @@
  * honest attempt afterwards comes to the right sum. The other sites are SecaggSites of the test.
  */
 import { readFileSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { SecaggCoordinator, type SecaggResult, SecaggSite, settingsOfRound } from '@tributary/privacy';
@@ -28,7 +28,7 @@ import {
 } from '@tributary/shared-protocol';
 import { createMemoryTransport } from '@tributary/shared-protocol/memory';
 import sharp from 'sharp';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { WorkerEvent, WorkerSummary } from '../../src/agent/events.ts';
 import { joinFederation } from '../../src/agent/join.ts';
 import type { StartTrainer } from '../../src/agent/trainer-keeper.ts';
@@ -245,6 +245,27 @@ describe('an agent whose federation sums under masks', () => {
     expectSum(await honest());
   });
 
+  test('waits for room where its disk is full while it masks', async () => {
+    await trained();
+    const one = attempt();
+    await one.advertise();
+    await one.share();
+    // Has no room, ever.
+    const file = join(stateDir(), 'work', `000001-${one.id}.masked`);
+    await symlink('/dev/full', file);
+    const masked = one.mask();
+    await vi.waitFor(
+      () => expect(events.map(logged)).toContainEqual(expect.stringMatching(/^No room/)),
+      5000,
+    );
+    await rm(file);
+    await masked;
+    await one.agree();
+    await one.unmask();
+    expectSum(one.finish());
+    expect(coordinator.count('failure')).toBe(0);
+  });
+
   test.each([
     ['too few', (all: Signatures) => all.slice(0, 2), 'FED_PRIVACY_SECAGG_TOO_FEW'],
     [
@@ -377,6 +398,10 @@ async function trained(told: Partial<MessageOf<'plan'>> = {}): Promise<void> {
   await coordinator.received('ready');
   await coordinator.plan({ model, ...told });
   await coordinator.received('trained');
+}
+
+function logged(event: WorkerEvent): string {
+  return event.type === 'log' ? event.message : '';
 }
 
 function channel() {
