@@ -489,7 +489,7 @@ export function createSecureRound(
         attempt.accusers.set(accused, accusers.add(name));
       }
       attempt?.expected.get(name)?.fail(new GaveUp(`${code}: ${reason}`));
-      if (!sites.has(name) || accepted.has(name)) return;
+      if (!sites.has(name) || sites.get(name) === 'faulty' || accepted.has(name)) return;
       sites.set(name, 'failed');
       gathering.review();
       context.emit({ type: 'client-failed', round, name, code, reason });
