@@ -7,6 +7,7 @@ import { randomFillSync } from 'node:crypto';
 import type { RandomWords } from '../random.ts';
 import { type AliasTable, createAliasTable, proposalWeights } from './alias-table.ts';
 import { requireClippingNorm } from './clipping.ts';
+import { createLayerLoop, type LayerLoop, LOOP_NUMBERS } from './layer-loop.ts';
 
 export interface GaussianNoise {
   /** The standard deviation: not the variance. */
@@ -33,15 +34,16 @@ const REST = -1;
 /** Beyond this many standard deviations nothing is drawn; outside lies less than 2^-120. */
 const REACH = 13;
 
-/** Numbers that are drawn at a time: a system call for each would take far longer than the rest of a draw. */
-const DRAWS = 8192;
 /** Random words for the rest, at a time. */
 const SPARE_WORDS = 1024;
+
+/** Of all samplers here, one after the other: a WebAssembly memory reserves gigabytes of addresses. */
+let sharedLoop: LayerLoop | undefined;
 
 /**
  * Returns noise with `stdDev`, in the unit of the values that it will be added to. Each coordinate's probabilities are
  * those of the discrete Gaussian up to a factor within 1 ± 2^-43: n coordinates add at most n * 2^-42 to epsilon, and
- * n * 2^-120 to delta. A million take about 6 millis.
+ * n * 2^-120 to delta. A million take about 4 millis.
  *
  * `random`: @default `node:crypto`. Throws RangeError unless `stdDev` is in [2^-900, 2^900].
  */
@@ -63,8 +65,7 @@ export function createGaussianNoise({
  * as fit, and the rest. A word chooses a rectangle and a place in it (Marsaglia 1963); in the rest, which is a layer high
  * at most, rejection finds a place (Walker's alias method proposes the block).
  *
- * Block h holds the steps d and -1 - d for d from h * BLOCK on: so zero is there once. A class, and its loops in one piece:
- * closures, of which each sampler has its own, would not be compiled into them.
+ * Block h holds the steps d and -1 - d for d from h * BLOCK on: so zero is there once.
  */
 class LayerSampler implements GaussianNoise {
   readonly stdDev: number;
@@ -83,9 +84,6 @@ class LayerSampler implements GaussianNoise {
   readonly #ceiling: Float64Array;
   /** By block: of ENTRIES words, how many are accepted wherever in the block they lead. */
   readonly #sure: Int32Array;
-  readonly #noise = new Int32Array(DRAWS);
-  /** Which of them are in the rest. */
-  readonly #others = new Int32Array(DRAWS);
   readonly #spare = new Int32Array(SPARE_WORDS);
   #next = SPARE_WORDS;
 
@@ -114,38 +112,26 @@ class LayerSampler implements GaussianNoise {
   }
 
   addTo(values: Float32Array | Float64Array, factor = 1): void {
-    const noise = this.#noise;
+    sharedLoop ??= createLayerLoop(BLOCK_BITS);
+    const { words, table, floats, doubles, left, addFloats, addDoubles } = sharedLoop;
+    table.set(this.#table);
     const { grid } = this;
     const steps = 1 / grid;
-    for (let start = 0; start < values.length; start += DRAWS) {
-      const part = values.subarray(start, start + DRAWS);
-      this.#draw(part.length);
-      for (let i = 0; i < part.length; i++) {
-        // Math.round takes a branch that no processor foresees: as long as a draw.
-        part[i] =
-          (Math.floor((part[i] as number) * steps + 0.5) * grid + (noise[i] as number) * grid) * factor;
+    const [memory, add] = values instanceof Float32Array ? [floats, addFloats] : [doubles, addDoubles];
+    for (let start = 0; start < values.length; start += LOOP_NUMBERS) {
+      const part = values.subarray(start, start + LOOP_NUMBERS);
+      this.#fill(words, part.length);
+      memory.set(part);
+      const count = add(4 * part.length, steps, grid, factor);
+      part.set(memory.subarray(0, part.length));
+      for (let i = 0; i < count; i++) {
+        const at = (left[i] as number) >>> 2;
+        const rounded = Math.floor((part[at] as number) * steps + 0.5);
+        part[at] = (rounded * grid + this.#drawRest() * grid) * factor;
       }
     }
-    // Forgotten: of a longer vector, each part was overwritten by the next.
-    noise.fill(0, 0, values.length);
-  }
-
-  /** Fills the first `count` of `#noise`, in steps. */
-  #draw(count: number): void {
-    const noise = this.#noise;
-    const table = this.#table;
-    const others = this.#others;
-    this.#fill(noise, count);
-    let rest = 0;
-    for (let i = 0; i < count; i++) {
-      const word = noise[i] as number;
-      const block = table[word >>> (32 - ENTRY_BITS)] as number;
-      noise[i] = stepOf(block, word);
-      // Arithmetic where a branch would be, as no processor foresees it.
-      others[rest] = i;
-      rest += block >>> 31;
-    }
-    for (let j = 0; j < rest; j++) noise[others[j] as number] = this.#drawRest();
+    // Used words are forgotten: of a longer vector, each part's were overwritten by the next's.
+    words.fill(0, 0, values.length);
   }
 
   #drawRest(): number {

@@ -120,7 +120,7 @@ export function createPrivateGradients(
       for (const [i, { name, shape, size }] of trainable.entries()) {
         const values = sums?.[i] ?? new Float32Array(size);
         noise.addTo(values, 1 / expectedBatchSize);
-        gradients[name] = tf.tensor(values, shape);
+        gradients[name] = tensorOf(values, shape);
       }
       const seen = {
         records,
@@ -214,6 +214,13 @@ function clippingFactors(norms: tf.Tensor1D, clippingNorm: number): tf.Tensor1D 
 
 function addInto(sum: Float32Array, values: Float32Array): void {
   for (let i = 0; i < sum.length; i++) sum[i] = (sum[i] as number) + (values[i] as number);
+}
+
+/** A tensor of `values` themselves, which are its own from now on: tf.tensor would copy them. */
+function tensorOf(values: Float32Array, shape: number[]): tf.Tensor {
+  const dataId = {};
+  tf.backend().move(dataId, values, shape, 'float32', 1);
+  return tf.engine().makeTensorFromDataId(dataId, shape, 'float32');
 }
 
 /** How many norms are above the clipping norm, and the sum of the losses: [2]. */
