@@ -134,6 +134,7 @@ class LayerSampler implements GaussianNoise {
     words.fill(0, 0, values.length);
   }
 
+  /** Draws a step by the density less the layers that the table has. */
   #drawRest(): number {
     const { bits, own, alias } = this.#rest;
     for (;;) {
