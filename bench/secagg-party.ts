@@ -1,15 +1,9 @@
 /** One part of a round of secure aggregation, measured in this process: see secagg.ts. */
-import { createCipheriv, generateKeyPairSync, randomBytes, sign } from 'node:crypto';
+import { createCipheriv, generateKeyPairSync, randomBytes, randomFillSync, sign } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import {
-  cryptoWords,
-  SecaggCoordinator,
-  type SecaggSettings,
-  SecaggSite,
-  valueSteps,
-} from '@tributary/privacy';
+import { SecaggCoordinator, type SecaggSettings, SecaggSite, valueSteps } from '@tributary/privacy';
 import {
   agreeOnCohort,
   envelopeContext,
@@ -18,13 +12,12 @@ import {
   seedCommitment,
   survivorsStatement,
 } from '../packages/privacy/src/secure-aggregation/cohort.ts';
-import { encodeValues } from '../packages/privacy/src/secure-aggregation/fixed-point.ts';
 import { createKeyPair, seal } from '../packages/privacy/src/secure-aggregation/keys.ts';
-import { applyMasks } from '../packages/privacy/src/secure-aggregation/masks.ts';
-import { addWords } from '../packages/privacy/src/secure-aggregation/packed-sum.ts';
-import { createPacker, createUnpacker } from '../packages/privacy/src/secure-aggregation/packing.ts';
-import { planRound } from '../packages/privacy/src/secure-aggregation/plan.ts';
+import type { Mask } from '../packages/privacy/src/secure-aggregation/masks.ts';
+import { createPackedSum } from '../packages/privacy/src/secure-aggregation/packed-sum.ts';
+import { planRound, type SecaggPlan } from '../packages/privacy/src/secure-aggregation/plan.ts';
 import { splitSecret } from '../packages/privacy/src/secure-aggregation/shamir.ts';
+import { createMaskedPacker } from '../packages/privacy/src/secure-aggregation/update-masker.ts';
 
 export type SecaggPart = 'plain site' | 'site' | 'plain coordinator' | 'coordinator' | 'keystream';
 
@@ -92,20 +85,10 @@ function keystream(settings: SecaggSettings, clock: Clock): void {
 }
 
 /** Encodes and packs. */
-function plainSite({ parameters, ...settings }: SecaggSettings, clock: Clock): void {
-  const { fixedPoint } = planRound({ parameters, ...settings });
-  const values = updateOf(parameters);
-  const random = cryptoWords();
-  clock.time(() => {
-    const packer = createPacker(parameters, fixedPoint.bits);
-    const piece = new Uint32Array(PIECE_WORDS);
-    for (let start = 0; start < parameters; start += PIECE_WORDS) {
-      const part = values.subarray(start, start + PIECE_WORDS);
-      encodeValues(part, piece, WEIGHT, fixedPoint, random);
-      packer.write(piece.subarray(0, part.length));
-    }
-    return packer.finish();
-  });
+function plainSite(settings: SecaggSettings, clock: Clock): void {
+  const plan = planRound(settings);
+  const values = updateOf(plan.parameters);
+  clock.time(() => packedUpdate(plan, [], values, WEIGHT));
 }
 
 /** Unpacks and sums. */
@@ -113,18 +96,34 @@ function plainCoordinator(settings: SecaggSettings, clock: Clock): void {
   const { words, fixedPoint, packedBytes } = planRound(settings);
   const packed = new Uint8Array(packedBytes).fill(0);
   clock.time(() => {
-    const sum = new Int32Array(words);
-    const piece = new Int32Array(PIECE_WORDS);
-    for (let i = 0; i < settings.cohort.length; i++) {
-      const values = createUnpacker(packed, words, fixedPoint.bits);
-      for (let start = 0; start < words; start += PIECE_WORDS) {
-        const part = sum.subarray(start, start + PIECE_WORDS);
-        values.read(new Uint32Array(piece.buffer, 0, part.length));
-        addWords(part, piece);
-      }
+    const sum = createPackedSum(words, fixedPoint.bits);
+    for (const id of settings.cohort) {
+      const addend = sum.add(id);
+      addend.write(packed);
+      addend.finish();
     }
-    return sum;
+    return sum.words;
   });
+}
+
+/** The packed update of a site under these masks. */
+function packedUpdate(
+  plan: SecaggPlan,
+  masks: readonly Mask[],
+  values: Float32Array,
+  weight: number,
+): Uint8Array {
+  const packer = createMaskedPacker(plan, masks, weight, randomFillSync);
+  const packed = new Uint8Array(plan.packedBytes);
+  let end = 0;
+  for (let start = 0; start < values.length; start += PIECE_WORDS) {
+    const bytes = packer.write(values.subarray(start, start + PIECE_WORDS));
+    packed.set(bytes, end);
+    end += bytes.length;
+  }
+  packed.set(packer.finish().packed, end);
+  packer.end();
+  return packed;
 }
 
 /** One real site among others that are made up. Returns what it sends in all. */
@@ -153,27 +152,20 @@ function secureSite(settings: SecaggSettings, clock: Clock): number {
 }
 
 /**
- * A real coordinator. Masks between sites cancel, so the sum of all updates under everybody's own mask comes as the
- * first site's, and zeros as the others'; the sum is right in the end.
+ * A real coordinator. Masks between sites cancel, so the sum of all updates, each of them zero, under everybody's own mask
+ * comes as the first site's, and no bytes but zeros as the others'; the sum is right in the end.
  */
 function secureCoordinator(settings: SecaggSettings, clock: Clock): void {
   const { roster, sign, others, plan } = madeUp(settings);
-  const { cohort: ids, words, parameters, fixedPoint } = plan;
+  const { cohort: ids, parameters, fixedPoint } = plan;
   const keys = [...others.values()].map((one) => one.keys);
   const cohort = agreeOnCohort(plan, roster, keys);
-  const packAll = () => {
-    const sum = new Uint32Array(words).fill(ids.length * WEIGHT * 5);
-    sum[parameters] = ids.length * WEIGHT;
-    sum[parameters + 1] = 0;
-    applyMasks(
-      sum,
-      ids.map((id) => ownMask(plan, cohort, id, others.get(id)!.seed)),
-    );
-    const packer = createPacker(words, fixedPoint.bits);
-    packer.write(sum);
-    return packer.finish();
-  };
-  const first = packAll();
+  const first = packedUpdate(
+    plan,
+    ids.map((id) => ownMask(plan, cohort, id, others.get(id)!.seed)),
+    new Float32Array(parameters),
+    ids.length * WEIGHT,
+  );
   const zeros = new Uint8Array(first.length).fill(0);
   const coordinator = new SecaggCoordinator({ settings, roster });
   const stage = <T>(run: () => T) => clock.time(run);
@@ -208,7 +200,8 @@ function secureCoordinator(settings: SecaggSettings, clock: Clock): void {
     for (const message of unmask) coordinator.receiveUnmask(message);
     return coordinator.finish();
   });
-  if (totalWeight !== ids.length * WEIGHT || sums[0] !== totalWeight * 5 || sums.at(-1) !== totalWeight * 5)
+  const zero = (totalWeight * fixedPoint.steps) / 2;
+  if (totalWeight !== ids.length * WEIGHT || sums[0] !== zero || sums.at(-1) !== zero)
     throw new Error('the sum is not what it should be');
 }
 

@@ -5,7 +5,6 @@
  */
 import { randomFillSync } from 'node:crypto';
 import { PrivacyError } from '../errors.ts';
-import { cryptoWords, type RandomWords } from '../random.ts';
 import {
   agreeOnCohort,
   type Cohort,
@@ -18,7 +17,8 @@ import {
   sharedMask,
   survivorsStatement,
 } from './cohort.ts';
-import { weightOf } from './fixed-point.ts';
+import { type RandomFill, weightOf } from './fixed-point.ts';
+import { PIECE_WORDS } from './kernel.ts';
 import {
   createKeyPair,
   isSigned,
@@ -29,7 +29,6 @@ import {
   SIGNATURE_BYTES,
   seal,
 } from './keys.ts';
-import { PIECE_WORDS } from './mask-kernel.ts';
 import type { Mask } from './masks.ts';
 import {
   checkBytes,
@@ -65,8 +64,8 @@ export interface SecaggSiteOptions {
   readonly sign: (bytes: Uint8Array) => Uint8Array;
   /** With fewer in the sum, this site takes no part; from 3. @default 3 */
   readonly minCohort?: number;
-  /** Words for stochastic rounding; tests may bring their own. @default those of `node:crypto` */
-  readonly random?: RandomWords;
+  /** Fills arrays with uniform bytes, for stochastic rounding; tests may bring their own. @default `randomFillSync` */
+  readonly random?: (bytes: Uint8Array) => void;
 }
 
 type Stage =
@@ -96,7 +95,7 @@ export class SecaggSite {
   readonly #roster: Roster;
   readonly #sign: (bytes: Uint8Array) => Uint8Array;
   readonly #minCohort: number;
-  readonly #random: RandomWords;
+  readonly #random: RandomFill;
   readonly #channel: KeyPair = createKeyPair();
   readonly #mask: KeyPair = createKeyPair();
   readonly #seed: Uint8Array = randomFillSync(new Uint8Array(KEY_BYTES));
@@ -108,7 +107,7 @@ export class SecaggSite {
   #survivors: readonly string[] = [];
 
   constructor(options: SecaggSiteOptions) {
-    const { settings, site, roster, sign, minCohort = 3, random = cryptoWords() } = options;
+    const { settings, site, roster, sign, minCohort = 3, random = randomFillSync } = options;
     this.plan = planRound(settings);
     if (!Number.isInteger(minCohort) || minCohort < 3)
       throw new PrivacyError(

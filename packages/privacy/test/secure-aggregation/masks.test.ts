@@ -1,8 +1,8 @@
 import { createCipheriv, randomBytes } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
 import { agreeOnCohort, ownMask, sharedMask } from '../../src/secure-aggregation/cohort.ts';
+import { pieceMasks, pieceRandom, pieceWords } from '../../src/secure-aggregation/kernel.ts';
 import { createKeyPair } from '../../src/secure-aggregation/keys.ts';
-import { maskPiece, vectorPiece } from '../../src/secure-aggregation/mask-kernel.ts';
 import { applyMasks, type Mask, openMasks } from '../../src/secure-aggregation/masks.ts';
 import { planRound } from '../../src/secure-aggregation/plan.ts';
 import { digestOf, federation, updateOf } from './federation.ts';
@@ -45,11 +45,40 @@ describe('a mask', () => {
 
       const pieces = start.slice();
       const stream = openMasks([{ key, sign: 1 }]);
-      for (let at = 0, step = 1; at < length; at += step, step = Math.min(16_384, step * 3))
-        stream.apply(pieces.subarray(at, at + step));
+      for (let at = 0, step = 1; at < length; at += step, step = Math.min(16_384, step * 3)) {
+        const piece = pieces.subarray(at, at + step);
+        pieceWords.set(piece);
+        stream.apply(piece.length);
+        piece.set(pieceWords.subarray(0, piece.length));
+      }
       stream.end();
       expect(pieces).toEqual(expected);
     }
+  });
+
+  test('is added with others of either sign, however many', () => {
+    const length = 17_000;
+    const start = Uint32Array.from({ length }, (_, i) => Math.imul(i, 2654435761));
+    const alone = (key: Uint8Array) => {
+      const mask = new Uint32Array(length);
+      applyMasks(mask, [{ key, sign: 1 }]);
+      return mask;
+    };
+    for (let plus = 0; plus < 6; plus++)
+      for (let minus = 0; minus < 6; minus++) {
+        const masks: Mask[] = Array.from({ length: plus + minus }, (_, i) => ({
+          key: newKey(),
+          sign: i < plus ? 1 : -1,
+        })).reverse() as Mask[];
+        const expected = start.slice();
+        for (const { key, sign } of masks)
+          alone(key).forEach((word, i) => {
+            expected[i]! += sign * word;
+          });
+        const vector = start.slice();
+        applyMasks(vector, masks);
+        expect(vector).toEqual(expected);
+      }
   });
 
   test('is taken off again by the other sign, among more masks than are open at a time', () => {
@@ -67,8 +96,8 @@ describe('a mask', () => {
     );
     expect(vector).toEqual(start);
     // Nothing of them stays in the memory where they were added.
-    expect(maskPiece.every((byte) => byte === 0)).toBe(true);
-    expect(vectorPiece.every((word) => word === 0)).toBe(true);
+    for (const memory of [pieceWords, pieceRandom, ...pieceMasks])
+      expect(memory.every((word) => word === 0)).toBe(true);
   });
 });
 

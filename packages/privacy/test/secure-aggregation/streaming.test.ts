@@ -149,7 +149,14 @@ describe('a masker', () => {
   test.each([
     ['a value more', (masker) => masker.write(new Float32Array(21)), 'an update of 41 values or more'],
     ['a value less', (masker) => masker.finish(), 'an update of 20 values, where the plan says 40'],
-    ['no number', (masker) => masker.write(Float32Array.of(Number.NaN)), 'a value that is NaN'],
+    [
+      'no number',
+      (masker) => {
+        masker.write(new Float32Array(20).fill(Number.NaN, 3, 4));
+        masker.finish();
+      },
+      'a value that is not finite',
+    ],
     ['an abort', (masker) => masker.abort(), undefined],
   ] as [string, (masker: ReturnType<ReturnType<typeof masking>['begin']>) => unknown, string | undefined][])(
     'leaves none either after %s, and its site answers nothing more',
