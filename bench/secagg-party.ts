@@ -6,20 +6,26 @@ import { runInNewContext } from 'node:vm';
 import { SecaggCoordinator, type SecaggSettings, SecaggSite, valueSteps } from '@tributary/privacy';
 import {
   agreeOnCohort,
-  envelopeContext,
+  envelopeKeys,
   keysStatement,
   ownMask,
   seedCommitment,
   survivorsStatement,
 } from '../packages/privacy/src/secure-aggregation/cohort.ts';
 import { createKeyPair, seal } from '../packages/privacy/src/secure-aggregation/keys.ts';
-import type { Mask } from '../packages/privacy/src/secure-aggregation/masks.ts';
+import { type Mask, release } from '../packages/privacy/src/secure-aggregation/masks.ts';
 import { createPackedSum } from '../packages/privacy/src/secure-aggregation/packed-sum.ts';
 import { planRound, type SecaggPlan } from '../packages/privacy/src/secure-aggregation/plan.ts';
 import { splitSecret } from '../packages/privacy/src/secure-aggregation/shamir.ts';
 import { createMaskedPacker } from '../packages/privacy/src/secure-aggregation/update-masker.ts';
 
-export type SecaggPart = 'plain site' | 'site' | 'plain coordinator' | 'coordinator' | 'keystream';
+export type SecaggPart =
+  | 'plain site'
+  | 'site'
+  | 'plain coordinator'
+  | 'coordinator'
+  | 'keystream'
+  | 'released keystream';
 
 export interface SecaggMeasure {
   readonly seconds: number;
@@ -62,7 +68,8 @@ function measure({ part, sites, parameters }: Setup): SecaggMeasure {
   const { fixedPoint, packedBytes } = planRound(settings);
   const clock = createClock();
   let uploadBytes = 0;
-  if (part === 'keystream') keystream(settings, clock);
+  if (part === 'keystream') keystream(settings, clock, () => {});
+  else if (part === 'released keystream') keystream(settings, clock, release);
   else if (part === 'plain site') plainSite(settings, clock);
   else if (part === 'plain coordinator') plainCoordinator(settings, clock);
   else if (part === 'site') uploadBytes = secureSite(settings, clock);
@@ -70,7 +77,8 @@ function measure({ part, sites, parameters }: Setup): SecaggMeasure {
   return { ...clock.read(), bits: fixedPoint.bits, packedBytes, uploadBytes };
 }
 
-function keystream(settings: SecaggSettings, clock: Clock): void {
+/** What the ciphers of all masks of a site take, whatever is done with what they give. */
+function keystream(settings: SecaggSettings, clock: Clock, drop: (bytes: Buffer) => void): void {
   const { words } = planRound(settings);
   const zeros = new Uint8Array(PIECE_WORDS * 4);
   const ciphers = settings.cohort.map(() =>
@@ -79,7 +87,7 @@ function keystream(settings: SecaggSettings, clock: Clock): void {
   clock.time(() => {
     for (let start = 0; start < words; start += PIECE_WORDS) {
       const piece = zeros.subarray(0, 4 * Math.min(PIECE_WORDS, words - start));
-      for (const cipher of ciphers) cipher.update(piece);
+      for (const cipher of ciphers) drop(cipher.update(piece));
     }
   });
 }
@@ -140,7 +148,7 @@ function secureSite(settings: SecaggSettings, clock: Clock): number {
   const cohort = agreeOnCohort(plan, roster, keys);
   const envelopes = plan.cohort.slice(1).map((from) => {
     const { channel, shares } = others.get(from)!;
-    const { key, associated } = envelopeContext(cohort, { site: from, channelKey: channel }, from, id)!;
+    const { key, associated } = envelopeKeys(cohort, from, channel, id)!.sent;
     return { from, sealed: seal(key, Buffer.concat([shares[0]!, shares[0]!]), associated) };
   });
   const masked = clock.time(() => site.mask({ sharers: plan.cohort, envelopes }, [values], WEIGHT)).message;

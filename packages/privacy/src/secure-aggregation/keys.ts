@@ -6,13 +6,13 @@
 import {
   createCipheriv,
   createDecipheriv,
+  createHmac,
   createPrivateKey,
   createPublicKey,
   diffieHellman,
-  hkdfSync,
+  generateKeyPairSync,
   type KeyObject,
   randomBytes,
-  randomFillSync,
   verify,
 } from 'node:crypto';
 
@@ -37,20 +37,34 @@ export interface KeyPair {
   erase(): void;
 }
 
+const NO_SALT = new Uint8Array(32);
+const FIRST_BLOCK = Uint8Array.of(1);
+
 /** DER in front of the 32 raw bytes of an X25519 private key (PKCS #8, RFC 8410). */
 const PRIVATE_PREFIX = Buffer.from('302e020100300506032b656e04220420', 'hex');
 
 /** A new random key pair. */
 export function createKeyPair(): KeyPair {
-  return keyPairOf(randomFillSync(new Uint8Array(KEY_BYTES)));
+  const { privateKey } = generateKeyPairSync('x25519');
+  const der = privateKey.export({ format: 'der', type: 'pkcs8' });
+  const raw = new Uint8Array(der.subarray(PRIVATE_PREFIX.length));
+  der.fill(0);
+  return keyPair(privateKey, raw);
 }
 
-/** The key pair of 32 raw private bytes, which are kept and erased with it. */
+/**
+ * The key pair of 32 raw private bytes, which are kept and erased with it. Takes OpenSSL ten times as long as to make a new
+ * one.
+ */
 export function keyPairOf(privateKey: Uint8Array): KeyPair {
   const der = Buffer.concat([PRIVATE_PREFIX, privateKey]);
-  // Reading a key takes OpenSSL several times as long as using it, so it is read once.
-  let key: KeyObject | undefined = createPrivateKey({ key: der, format: 'der', type: 'pkcs8' });
+  const key = createPrivateKey({ key: der, format: 'der', type: 'pkcs8' });
   der.fill(0);
+  return keyPair(key, privateKey);
+}
+
+function keyPair(keyObject: KeyObject, privateKey: Uint8Array): KeyPair {
+  let key: KeyObject | undefined = keyObject;
   const { x } = createPublicKey(key).export({ format: 'jwk' });
   return {
     privateKey,
@@ -70,9 +84,15 @@ export function keyPairOf(privateKey: Uint8Array): KeyPair {
   };
 }
 
-/** 32 bytes for the one purpose that `info` names. */
+/**
+ * 32 bytes for the one purpose that `info` names. Both steps of HKDF are one HMAC when no more is needed, and together take
+ * half the time of `hkdfSync`.
+ */
 export function deriveKey(secret: Uint8Array, info: Uint8Array): Uint8Array {
-  return new Uint8Array(hkdfSync('sha256', secret, '', info, KEY_BYTES));
+  const extracted = createHmac('sha256', NO_SALT).update(secret).digest();
+  const key = createHmac('sha256', extracted).update(info).update(FIRST_BLOCK).digest();
+  extracted.fill(0);
+  return new Uint8Array(key.buffer, key.byteOffset, key.length);
 }
 
 /** Nonce, ciphertext and tag of `plaintext`, bound to `associated`. */

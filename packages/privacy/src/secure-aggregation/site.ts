@@ -9,7 +9,9 @@ import {
   agreeOnCohort,
   type Cohort,
   checkKeysMessage,
-  envelopeContext,
+  checkKeysSignature,
+  type EnvelopeKey,
+  envelopeKeys,
   keysStatement,
   ownMask,
   type Roster,
@@ -99,6 +101,8 @@ export class SecaggSite {
   readonly #channel: KeyPair = createKeyPair();
   readonly #mask: KeyPair = createKeyPair();
   readonly #seed: Uint8Array = randomFillSync(new Uint8Array(KEY_BYTES));
+  /** For the envelopes that are to come, by the site that they are from. */
+  readonly #received = new Map<string, EnvelopeKey>();
   readonly #held = new Map<string, HeldShares>();
   #stage: Stage = 'advertiseKeys';
   #packer: MaskedPacker | undefined;
@@ -146,7 +150,11 @@ export class SecaggSite {
     return this.#step('shareKeys', 'mask', () => {
       const { plan, site } = this;
       checkList(keys, plan.cohort.length, 'the list of keys');
-      for (const message of keys) checkKeysMessage(plan, this.#roster, message);
+      for (const message of keys) {
+        checkKeysMessage(plan, message);
+        // Its own are compared below.
+        if (message.site !== site) checkKeysSignature(plan, this.#roster, message);
+      }
       const cohort = agreeOnCohort(plan, this.#roster, keys);
       if (cohort.ids.length < this.#minCohort)
         throw tooFew('that have shown their keys', cohort.ids.length, this.#minCohort);
@@ -162,10 +170,13 @@ export class SecaggSite {
           this.#held.set(site, shares);
           return;
         }
-        const { key, associated } = this.#envelope(site, to);
+        const keys = envelopeKeys(cohort, site, this.#channel, to);
+        if (keys === undefined) throw uselessKey(to);
+        // Kept from here on: to agree on it once more would take longer than all the rest of an envelope.
+        this.#received.set(to, keys.received);
         const text = Buffer.concat([shares.seed, shares.maskKey]);
-        envelopes.push({ to, sealed: seal(key, text, associated) });
-        for (const secret of [text, key, shares.seed, shares.maskKey]) secret.fill(0);
+        envelopes.push({ to, sealed: seal(keys.sent.key, text, keys.sent.associated) });
+        for (const secret of [text, keys.sent.key, shares.seed, shares.maskKey]) secret.fill(0);
       });
       return { site, envelopes };
     });
@@ -252,7 +263,7 @@ export class SecaggSite {
   /**
    * Returns this site's shares: of the own masks of the survivors, and of the mask keys of those who shared and dropped
    * out; never both of one site, and never a second time. Checks that the survivors are those that it signed, and that at
-   * least the threshold of them signed the same.
+   * least the threshold of them signed the same; more signatures than that are not looked at.
    */
   unmask(request: UnmaskRequest): UnmaskMessage {
     return this.#step('unmask', 'done', () => {
@@ -272,7 +283,9 @@ export class SecaggSite {
         if (!alive.has(site) || signers.has(site))
           throw faulty(site, 'its signature is there twice, or it is no survivor');
         checkBytes(signature, SIGNATURE_BYTES, 'its signature', site);
-        if (!isSigned(this.#roster.get(site)!, statement, signature))
+        // Enough is enough: more of them would make nothing safer. Its own it has made itself.
+        const isDue = signers.size < this.plan.threshold && site !== this.site;
+        if (isDue && !isSigned(this.#roster.get(site)!, statement, signature))
           throw new PrivacyError(
             'FED_PRIVACY_SECAGG_SIGNATURE',
             `site '${site}' has not signed the same survivors, sharers, keys and model as this site`,
@@ -332,13 +345,6 @@ export class SecaggSite {
       );
   }
 
-  #envelope(from: string, to: string): { key: Uint8Array; associated: Uint8Array } {
-    const me = { site: this.site, channelKey: this.#channel };
-    const context = envelopeContext(this.#agreed(), me, from, to);
-    if (context === undefined) throw uselessKey(from === this.site ? to : from);
-    return context;
-  }
-
   #openEnvelopes(delivery: Delivery): void {
     const { plan, site } = this;
     const cohort = this.#agreed();
@@ -358,9 +364,8 @@ export class SecaggSite {
     for (const { from, sealed } of envelopes) {
       if (!expected.delete(from)) throw faulty(from, 'an envelope that is not due, or a second one');
       checkBytes(sealed, SHARES_BYTES + SEAL_BYTES, 'its envelope', from);
-      const { key, associated } = this.#envelope(from, site);
+      const { key, associated } = this.#received.get(from)!;
       const text = open(key, sealed, associated);
-      key.fill(0);
       if (text === undefined)
         throw new PrivacyError(
           'FED_PRIVACY_SECAGG_ENVELOPE',
@@ -396,6 +401,8 @@ export class SecaggSite {
     this.#channel.erase();
     this.#mask.erase();
     this.#seed.fill(0);
+    for (const { key } of this.#received.values()) key.fill(0);
+    this.#received.clear();
   }
 
   #erase(): void {

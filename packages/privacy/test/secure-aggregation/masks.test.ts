@@ -81,6 +81,16 @@ describe('a mask', () => {
       }
   });
 
+  test('leaves no memory to the garbage collector: of 60 MiB of keystream, never more than one piece is there', () => {
+    const stream = openMasks(Array.from({ length: 12 }, () => ({ key: newKey(), sign: 1 as const })));
+    const before = process.memoryUsage().arrayBuffers;
+    for (let piece = 0; piece < 80; piece++) {
+      stream.apply(16_384);
+      expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(2 * 65_536);
+    }
+    stream.end();
+  });
+
   test('is taken off again by the other sign, among more masks than are open at a time', () => {
     const masks: Mask[] = Array.from({ length: 150 }, (_, i) => ({
       key: newKey(),

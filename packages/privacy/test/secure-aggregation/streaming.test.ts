@@ -44,7 +44,9 @@ beforeEach(() => {
   made.open = 0;
 });
 
-const erased = () => made.open === 0 && made.keys.every((key) => key.every((byte) => byte === 0));
+/** Of three sites, the two others still have the keys of the two envelopes that they wait for, and nothing else is left. */
+const erased = () =>
+  made.open === 0 && made.keys.filter((key) => key.some((byte) => byte !== 0)).length === 4;
 
 /** Three sites up to the masked updates, of 12 + 5 bits: 3 · 9 · 4096 < 2^17, and 17 · (parameters + 2) is no whole byte. */
 function masking(parameters: number) {
