@@ -4,6 +4,7 @@
  */
 import { releasedRounds, verifyRun } from '@tributary/coordinator';
 import { epsilonOf, poissonSampling, recordLevelHistory } from '@tributary/privacy';
+import { differentialPrivacyOf, type SecureAggregationPlan } from '@tributary/shared-protocol';
 import type { Run } from './runs.ts';
 import { VERSION } from './version.ts';
 
@@ -28,6 +29,18 @@ export interface PrivacyReport {
         readonly budget: { readonly epsilon: number; readonly delta: number };
       }
     | undefined;
+  /** Undefined: the coordinator saw each update. */
+  readonly secureAggregation:
+    | {
+        /** Share of a round's sites that must be there to its end, or the rule for it. */
+        readonly threshold: number | string;
+        /** Updates in the smallest sum that was unmasked. */
+        readonly fewestInASum: number;
+        readonly clippingRange: number;
+        /** The largest share of values that a round clipped. */
+        readonly clippedFraction: number;
+      }
+    | undefined;
   readonly sites: readonly SiteAccount[];
   readonly observers: readonly { readonly who: string; readonly sees: string; readonly bound: string }[];
   readonly inTheClear: readonly string[];
@@ -48,7 +61,8 @@ interface SiteAccount {
 /** Reads no file but the run's. */
 export function privacyReport(run: Run): PrivacyReport {
   const { dir, federation, state } = run;
-  const { privacy } = federation;
+  const privacy = differentialPrivacyOf(federation.privacy);
+  const masking = federation.privacy?.secureAggregation;
   const sites = [...state.released]
     .sort(([a], [b]) => (a < b ? -1 : 1))
     .map(([name, released]): SiteAccount => {
@@ -92,26 +106,62 @@ export function privacyReport(run: Run): PrivacyReport {
     observers: [
       { who: 'whoever has a model of the run', sees: 'the global models', bound },
       { who: 'the other sites, all together', sees: 'the global models between the rounds', bound },
-      { who: 'the coordinator, alone or with other sites', sees: 'each update of each site', bound },
+      ...(masking === undefined
+        ? [{ who: 'the coordinator, alone or with other sites', sees: 'each update of each site', bound }]
+        : [
+            { who: 'the coordinator alone', sees: 'the sum of the updates of each round', bound },
+            {
+              who: `the coordinator together with ${collusion(masking)} of a round’s sites`,
+              sees: 'the sum of the updates of the others',
+              bound,
+            },
+            { who: 'the coordinator together with more of them', sees: 'each update of each site', bound },
+          ]),
       { who: 'the site itself', sees: 'its images, and what it trained', bound: 'none: they are its own' },
     ],
     inTheClear: [
-      'how many training images a site has, with each update; and how many test and unreadable ones',
-      ...(privacy === undefined
-        ? ['how its training images divide into classes', 'metrics of training, and of its test images']
+      masking !== undefined && privacy === undefined
+        ? 'how many test and unreadable images a site has'
+        : 'how many training images a site has, with each update; and how many test and unreadable ones',
+      ...(federation.privacy === undefined
+        ? ['how its training images divide into classes', 'metrics of training']
         : []),
+      ...(federation.evaluation.sites ? ['metrics of its test images'] : []),
       'when it is there, how long its work takes, which engine it uses',
     ],
-    assumptions:
-      privacy === undefined
+    secureAggregation:
+      masking === undefined
+        ? undefined
+        : {
+            threshold: masking.threshold ?? 'floor(2n / 3) + 1 of n sites',
+            fewestInASum: Math.min(...state.commits.map(({ updates }) => updates.length)),
+            clippingRange: masking.clippingRange,
+            clippedFraction: Math.max(0, ...state.commits.map((commit) => commit.clippedFraction ?? 0)),
+          },
+    assumptions: [
+      ...(masking === undefined
+        ? []
+        : [
+            'the sites know each other’s keys: from their policies, or as they first met them',
+            'of two rounds whose sites differ by one, the difference of the sums tells of that one, nearly; what the sum itself tells is not hidden',
+          ]),
+      ...(privacy === undefined
         ? []
         : [
             'each site ran this program unchanged: each record in a batch with the sampling rate, by itself; gradients clipped; noise from node:crypto',
             'the number of a site’s images is known, and no secret',
             'a record is one image: what several of one person tell together is not bounded by this epsilon',
             'every update counts that the log knows of; what a site trained and never offered is in its own ledger only',
-          ],
+          ]),
+    ],
   };
+}
+
+/** How many colluding sites learn nothing more, in words. */
+function collusion({ threshold }: SecureAggregationPlan): string {
+  return threshold === undefined
+    ? 'less than a third'
+    : `less than ${Math.round(100 * (2 * threshold - 1))} %`;
 }
 
 /** The report for people. */
@@ -127,7 +177,7 @@ export function privacyMarkdown(report: PrivacyReport): string {
     '',
   ];
   if (mechanism === undefined) {
-    lines.push('**No differential privacy.** Updates left the sites as they were trained.', '');
+    lines.push('**No differential privacy.** Updates have no noise.', '');
   } else {
     const { budget } = mechanism;
     lines.push(
@@ -143,6 +193,16 @@ export function privacyMarkdown(report: PrivacyReport): string {
       '',
     );
   }
+  const { secureAggregation } = report;
+  lines.push(
+    ...(secureAggregation === undefined
+      ? ['**No secure aggregation.** The coordinator saw each update.']
+      : [
+          `The coordinator saw **sums of updates only** (secure aggregation, Bonawitz et al. 2017): none of fewer than ${secureAggregation.fewestInASum} sites, and only while ${secureAggregation.threshold} were there.`,
+          `Values beyond ±${secureAggregation.clippingRange} were clipped: at most ${(100 * secureAggregation.clippedFraction).toFixed(3)} % of them in a round.`,
+        ]),
+    '',
+  );
   lines.push('| who | sees | bounded by |', '| --- | --- | --- |');
   for (const { who, sees, bound } of report.observers) lines.push(`| ${who} | ${sees} | ${bound} |`);
   lines.push('', 'In the clear left the sites:', '', ...report.inTheClear.map((one) => `- ${one}`));

@@ -2,7 +2,7 @@
 import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type BlobRef, type BlobShelf, crashPoint, resealFrame } from '@tributary/shared-protocol';
-import { createFold, type Fold } from './aggregate/fold.ts';
+import { createFold } from './aggregate/fold.ts';
 import { type GlobalModel, globalModel, readCheckpoint, writeCheckpoint } from './checkpoint.ts';
 import type { Desk, Phase } from './desk.ts';
 import { CoordinatorError } from './errors.ts';
@@ -10,10 +10,12 @@ import { improves, weightedMetrics } from './metrics.ts';
 import { affordable, BudgetSpent, epsilonOfAll, mostSpent } from './privacy-books.ts';
 import type { RunContext } from './round/context.ts';
 import { createEvaluation } from './round/evaluation.ts';
+import { fewestUpdates, SiteExpelled } from './round/gathering.ts';
 import { waitForQuorum } from './round/quorum.ts';
-import { createTrainRound, fewestUpdates, SiteExpelled } from './round/train-round.ts';
+import { createSecureRound } from './round/secure-round.ts';
+import { createTrainRound } from './round/train-round.ts';
 import type { CommittedRound } from './run/records.ts';
-import type { StrategyState, StreamingStrategy, UpdateFacts } from './strategy.ts';
+import type { MeanUpdate, StrategyState, StreamingStrategy, UpdateFacts } from './strategy.ts';
 
 type Metrics = Readonly<Record<string, number>>;
 
@@ -77,7 +79,11 @@ export async function playRounds(
       );
     }
     const { cohort, learningRate, asked } = open;
-    const training = createTrainRound(context, fold, { round, cohort, learningRate, asked, model });
+    const plan = { round, cohort, learningRate, asked, model };
+    const { secureAggregation } = federation.privacy ?? {};
+    const training = secureAggregation
+      ? createSecureRound(context, secureAggregation, plan)
+      : createTrainRound(context, fold, plan);
     const deadlineAt = context.now() + federation.deadlines.roundSeconds * 1000;
     context.emit({
       type: 'round-started',
@@ -100,8 +106,10 @@ export async function playRounds(
     crashPoint('coordinator:before-aggregate');
 
     options.shelf.remove(model.digest);
-    const facts = [...training.accepted.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
-    current = aggregate(options, current, fold);
+    const updates = [...training.accepted.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+    const facts = updates.map((update) => ({ ...update, numExamples: update.numExamples ?? 0 }));
+    const { mean, numExamples, clippedFraction } = training.sum();
+    current = aggregate(options, current, mean);
     crashPoint('coordinator:after-aggregate');
     // The disk works while this thread hashes.
     const written = writeCheckpoint(context.directory.paths.checkpoint(round), {
@@ -124,8 +132,13 @@ export async function playRounds(
       round,
       checkpoint: `checkpoints/round-${String(round).padStart(4, '0')}.safetensors`,
       model: next.digest,
-      updates: facts.map(({ name, digest, numExamples }) => ({ name, digest, numExamples })),
-      numExamples: facts.reduce((n, f) => n + f.numExamples, 0),
+      updates: updates.map(({ name, digest, numExamples: own }) => ({
+        name,
+        digest,
+        ...(own === undefined ? {} : { numExamples: own }),
+      })),
+      ...(numExamples === undefined ? {} : { numExamples }),
+      ...(clippedFraction === undefined ? {} : { clippedFraction }),
       trainMetrics: weightedMetrics(facts),
       ...measured,
       best: isBest(context, measured),
@@ -143,11 +156,13 @@ export async function playRounds(
     crashPoint('coordinator:before-commit');
     context.record(commit, { durable: true });
     crashPoint('coordinator:after-commit');
+    training.committed();
     context.emit({
       type: 'committed',
       round,
       digest: commit.model,
-      numExamples: commit.numExamples,
+      ...(numExamples === undefined ? {} : { numExamples }),
+      ...(clippedFraction === undefined ? {} : { clippedFraction }),
       updates: facts.length,
       seconds: commit.seconds,
       best: commit.best,
@@ -251,11 +266,11 @@ export async function playRounds(
 function aggregate(
   { context, strategy }: RoundsOptions,
   { model, state }: { readonly model: GlobalModel; readonly state: StrategyState },
-  fold: Fold,
+  mean: MeanUpdate,
 ): { model: GlobalModel; state: StrategyState } {
   const trained = new Set(context.manifest.map((t) => t.name));
   const weights = model.tensors.filter((t) => trained.has(t.name)).map((t) => t.data as Float32Array);
-  const next = strategy.aggregateTrain(state, weights, fold.mean());
+  const next = strategy.aggregateTrain(state, weights, mean);
   return { model, state: next };
 }
 

@@ -76,6 +76,8 @@ export type {
 } from './secure-aggregation/messages.ts';
 export type { SecaggPlan, SecaggSettings } from './secure-aggregation/plan.ts';
 export { planRound } from './secure-aggregation/plan.ts';
+export type { FederationMasking } from './secure-aggregation/round-settings.ts';
+export { settingsOfRound } from './secure-aggregation/round-settings.ts';
 export type { SecaggSiteOptions } from './secure-aggregation/site.ts';
 export { SecaggSite } from './secure-aggregation/site.ts';
 export type { UpdateMasker } from './secure-aggregation/update-masker.ts';

@@ -14,14 +14,28 @@ interface PrivateSettings {
   readonly privacy?: PrivacyPlan | undefined;
   readonly augmentation: Partial<AugmentationPlan>;
   readonly evaluation: { readonly sites?: boolean | undefined };
+  readonly strategy: { readonly name: string; readonly updateClippingNorm?: number | undefined };
 }
 
 const STATISTICS = ['featurewiseCenter', 'featurewiseStdNormalization', 'zcaWhitening'] as const;
 
 /** What of the settings can't be had together with their `privacy`. */
-export function unsoundWithPrivacy({ privacy, augmentation, evaluation }: PrivateSettings): UnsoundSetting[] {
+export function unsoundWithPrivacy({
+  privacy,
+  augmentation,
+  evaluation,
+  strategy,
+}: PrivateSettings): UnsoundSetting[] {
   if (privacy === undefined) return [];
   const unsound: UnsoundSetting[] = [];
+  if (privacy.secureAggregation && strategy.updateClippingNorm !== undefined) {
+    unsound.push({
+      path: ['strategy', 'updateClippingNorm'],
+      message:
+        'the coordinator sees no single update under secure aggregation, and can scale none down; leave it out: privacy.secureAggregation.clippingRange bounds each value at the site',
+    });
+  }
+  if (privacy.differentialPrivacy === undefined) return unsound;
   if (evaluation.sites === true) {
     unsound.push({
       path: ['evaluation', 'sites'],
@@ -42,7 +56,8 @@ export function unsoundWithPrivacy({ privacy, augmentation, evaluation }: Privat
 
 /** What of a model's topology (Keras JSON, as text) can't be trained with privacy; undefined when all can. */
 export function unsoundModel(privacy: PrivacyPlan | undefined, topology: string): string | undefined {
-  if (privacy === undefined || !/"class_name":\s*"BatchNormalization"/.test(topology)) return undefined;
+  if (privacy?.differentialPrivacy === undefined || !/"class_name":\s*"BatchNormalization"/.test(topology))
+    return undefined;
   return (
     'it has batch normalisation, which mixes the records of a batch: the share of one has no bound, and its moving ' +
     'averages would leave a site without noise; use layer normalisation, or none'

@@ -48,6 +48,9 @@ export interface ResolvedFederation
   readonly digest: string;
 }
 
+/** Sites whose sum hides each of them, at least. */
+const FEWEST_MASKED = 3;
+
 /**
  * `config` laid over a model's recipe, section by section: what the configuration says wins key by key, an optimizer
  * is taken whole, and `steps` displaces the recipe's `epochs` (and the other way round).
@@ -101,6 +104,16 @@ export function resolveFederation(
       });
     }
   }
+  const { secureAggregation } = settings.privacy ?? {};
+  if (secureAggregation && config.cohort?.quorum === undefined)
+    settings.cohort.quorum = Math.max(FEWEST_MASKED, settings.cohort.quorum);
+  if (secureAggregation && settings.cohort.quorum < FEWEST_MASKED) {
+    issues.push({
+      path: 'cohort.quorum',
+      value: String(settings.cohort.quorum),
+      message: `secure aggregation hides nobody among fewer than ${FEWEST_MASKED} sites; set it to ${FEWEST_MASKED} or more`,
+    });
+  }
   const unsound = unsoundModel(settings.privacy, artifact.topology);
   if (unsound !== undefined) issues.push({ path: 'model', value: artifact.name, message: unsound });
   if (issues.length > 0) throw new ConfigError(file, issues);
@@ -147,6 +160,7 @@ export function federationView(
     augmentation,
     training,
     privacy,
+    strategy,
     maxUnreadableShare,
     topology,
     frozenWeights,
@@ -163,6 +177,7 @@ export function federationView(
     augmentation,
     training,
     ...(privacy === undefined ? {} : { privacy }),
+    ...(privacy?.secureAggregation === undefined ? {} : { weighting: strategy.weighting }),
     maxUnreadableShare,
     topology,
     frozenWeights: [...frozenWeights],

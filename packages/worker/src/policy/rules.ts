@@ -3,6 +3,7 @@
  * and for `tributary policy check` before anyone is dialled. Pure: facts in, one verdict a rule out.
  */
 import { type FederationView, sha256 } from '@tributary/shared-protocol';
+import type { Peer } from '../agent/peers.ts';
 import type { PolicyErrorCode } from '../errors.ts';
 import { matchesAddress } from './addresses.ts';
 import { closesAt, describeHours, opensAt } from './hours.ts';
@@ -84,6 +85,17 @@ export function cohortRefusal(
   );
 }
 
+/** Why an update may not be masked with those of this cohort, or undefined. */
+export function strangersIn(policy: SitePolicy, cohort: readonly Peer[]): string | undefined {
+  const { secureAggregation } = policy.privacy ?? {};
+  if (typeof secureAggregation !== 'object') return undefined;
+  const { peers } = secureAggregation;
+  const strangers = cohort.filter(({ name, publicKey }) => peers[name] !== publicKey);
+  if (strangers.length === 0) return undefined;
+  const who = strangers.map(({ name, publicKey }) => `"${name}" (key ${publicKey})`).join(', ');
+  return `updates are masked with the sites in privacy.secureAggregation.peers only, and ${who} is none of them, with that key; ask that site for its key, then add it`;
+}
+
 type Judgement = Pick<Verdict, 'state' | 'detail'> & { readonly code?: PolicyErrorCode };
 type Rule = (policy: SitePolicy, facts: FederationFacts) => Judgement;
 
@@ -131,13 +143,8 @@ const RULES: Readonly<Record<PolicyKey, Rule>> = {
     );
   },
   privacy({ privacy: { secureAggregation, differentialPrivacy, budget } = {} }, { federation }) {
-    if (secureAggregation) {
-      return refused(
-        'FED_POLICY_PRIVACY',
-        'secure aggregation is required, and coordinators of this version do not offer it',
-      );
-    }
     const wanted = [
+      secureAggregation ? 'secure aggregation' : '',
       differentialPrivacy ? 'differential privacy' : '',
       budget ? `a budget of epsilon ${budget.epsilon} at delta ${budget.delta}` : '',
     ].filter(Boolean);
@@ -147,13 +154,22 @@ const RULES: Readonly<Record<PolicyKey, Rule>> = {
         state: 'unknown',
         detail: `${wanted.join(' and ')}: what the federation offers is not known yet`,
       };
+    const masked = federation.privacy?.secureAggregation !== undefined;
     const offered = federation.privacy?.differentialPrivacy;
-    if (offered === undefined) {
+    const lacks = [
+      secureAggregation && !masked ? 'secure aggregation' : '',
+      (differentialPrivacy || budget) && offered === undefined
+        ? wanted.slice(secureAggregation ? 1 : 0).join(' and ')
+        : '',
+    ].filter(Boolean);
+    if (lacks.length > 0) {
       return refused(
         'FED_POLICY_PRIVACY',
-        `${wanted.join(' and ')} is required, and the federation trains without; the lead can set privacy`,
+        `${lacks.join(' and ')} is required, and the federation trains without; the lead can set privacy`,
       );
     }
+    const sum = 'each update is masked, and the coordinator learns their sum';
+    if (offered === undefined) return { state: 'ok', detail: sum };
     const { minNoiseMultiplier = 0, maxClippingNorm = Number.POSITIVE_INFINITY } =
       typeof differentialPrivacy === 'object' ? differentialPrivacy : {};
     if (offered.noiseMultiplier < minNoiseMultiplier || offered.clippingNorm > maxClippingNorm) {
@@ -166,7 +182,7 @@ const RULES: Readonly<Record<PolicyKey, Rule>> = {
     const limit = budget ? `; this site stops at epsilon ${budget.epsilon}, delta ${budget.delta}` : '';
     return {
       state: 'ok',
-      detail: `each record is protected: noise multiplier ${offered.noiseMultiplier}, clipping norm ${offered.clippingNorm}${limit}`,
+      detail: `${secureAggregation ? `${sum}; ` : ''}each record is protected: noise multiplier ${offered.noiseMultiplier}, clipping norm ${offered.clippingNorm}${limit}`,
     };
   },
   maxRounds({ maxRounds = 0 }, { federation }) {

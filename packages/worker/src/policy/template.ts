@@ -18,11 +18,12 @@ export const POLICY_TEMPLATE = `# This site's last word. It lies beside the imag
 #minCohort: 5
 
 # Privacy settings that the federation must have, and the most that a run may spend of each record's privacy here, by this
-# site's own books. Coordinators of this version do not offer secure aggregation: that line keeps the site away.
+# site's own books. secureAggregation: updates leave under masks only; with peers, masked with these sites only.
 #privacy:
 #  differentialPrivacy: { minNoiseMultiplier: 1.0, maxClippingNorm: 10 }
 #  budget: { epsilon: 8, delta: 0.00001 }
 #  secureAggregation: true
+#  secureAggregation: { peers: { north: "${'K'.repeat(43)}" } }
 
 # Rounds that this site trains in one run.
 #maxRounds: 100
