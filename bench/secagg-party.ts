@@ -1,5 +1,12 @@
 /** One part of a round of secure aggregation, measured in this process: see secagg.ts. */
-import { createCipheriv, generateKeyPairSync, randomBytes, randomFillSync, sign } from 'node:crypto';
+import {
+  createCipheriv,
+  createPrivateKey,
+  createPublicKey,
+  randomBytes,
+  randomFillSync,
+  sign,
+} from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
@@ -216,12 +223,18 @@ function secureCoordinator(settings: SecaggSettings, clock: Clock): void {
 /** Keys, seeds and shares of everybody, without the sites. */
 function madeUp(settings: SecaggSettings) {
   const plan = planRound(settings);
-  const identities = new Map(plan.cohort.map((id) => [id, generateKeyPairSync('ed25519')]));
-  const roster = new Map(
-    [...identities].map(([id, { publicKey }]) => [id, publicKey.export({ format: 'jwk' })['x']!]),
+  // As DER around random bytes: see createKeyPair.
+  const prefix = Buffer.from('302e020100300506032b657004220420', 'hex');
+  const identities = new Map(
+    plan.cohort.map((id) => {
+      const key = Buffer.concat([prefix, randomBytes(32)]);
+      return [id, createPrivateKey({ key, format: 'der', type: 'pkcs8' })];
+    }),
   );
-  const signAs = (id: string, bytes: Uint8Array) =>
-    new Uint8Array(sign(null, bytes, identities.get(id)!.privateKey));
+  const roster = new Map(
+    [...identities].map(([id, key]) => [id, createPublicKey(key).export({ format: 'jwk' })['x']!]),
+  );
+  const signAs = (id: string, bytes: Uint8Array) => new Uint8Array(sign(null, bytes, identities.get(id)!));
   const others = new Map(
     plan.cohort.map((site) => {
       const [channel, mask, seed] = [createKeyPair(), createKeyPair(), new Uint8Array(randomBytes(32))];

@@ -1,6 +1,6 @@
 /**
- * What is done to every value of an update, four at a time, in WebAssembly: encoding, adding masks, packing and unpacking.
- * In JavaScript each of these takes about as long as making a mask. All of it works on one piece of up to 16,384 words,
+ * What is done to every value of an update, in WebAssembly: encoding, adding masks, packing and unpacking. In JavaScript,
+ * adding a mask takes as long as making it, and encoding and packing as long as ten masks. All of it works on one piece of up to 16,384 words,
  * in place, in memory that is there once for the process: no function waits, and what is to last longer is copied out.
  */
 import {
@@ -31,6 +31,8 @@ const INFINITY_BITS = 0x7f80_0000;
 /** Random bytes, or packed bytes, with eight more that a load may touch. */
 const INPUT = PIECE_BYTES;
 const MASKS = 2 * PIECE_BYTES + 64;
+/** As many values as have whole words of 64 bits, whatever their bits. */
+const GROUP = 64;
 /** Not a power of two, so that the same places of all pieces are not at the same place of a cache. */
 const MASK_STRIDE = PIECE_BYTES + 64;
 const PAGES = Math.ceil((MASKS + MASKS_AT_ONCE * MASK_STRIDE) / 65_536);
@@ -56,7 +58,7 @@ export const pieceValues: Float32Array = new Float32Array(memory.buffer, 0, PIEC
 const pieceBytes = new Uint8Array(memory.buffer, 0, PIECE_BYTES);
 /** Uniform bytes for `encodeWords`, two a value. */
 export const pieceRandom: Uint8Array = new Uint8Array(memory.buffer, INPUT, 2 * PIECE_WORDS);
-/** Packed bytes for `addPacked`. */
+/** Packed bytes for `addPackedPiece`. */
 export const piecePacked: Uint8Array = new Uint8Array(memory.buffer, INPUT, PIECE_BYTES);
 /** Pieces of masks for `addMasks`. */
 export const pieceMasks: readonly Uint8Array[] = Array.from(
@@ -202,9 +204,7 @@ export function addPackedPiece(count: number, bits: number): void {
   packingKernel(bits).addPacked(roundUp(count, GROUP));
 }
 
-/** As many values as have whole words of 64 bits, whatever their bits. */
-const GROUP = 64;
-
+/** From the first word to the last: what is written never comes up to what is still to be read. */
 function packSource(bits: number): FunctionSource {
   const [words, from, to, pair, gathered] = [0, 1, 2, 3, 4];
   const low = (1n << BigInt(bits)) - 1n;

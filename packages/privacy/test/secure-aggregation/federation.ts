@@ -1,5 +1,5 @@
 /** Sites that know each other, and a round that some of them do not finish. */
-import { createHash, generateKeyPairSync, sign } from 'node:crypto';
+import { createHash, createPrivateKey, createPublicKey, randomBytes, sign } from 'node:crypto';
 import {
   type KeysMessage,
   type MaskedMessage,
@@ -34,9 +34,11 @@ const identities = new Map<string, { publicKey: string; sign: Sign }>();
 function identityOf(site: string): { publicKey: string; sign: Sign } {
   let identity = identities.get(site);
   if (identity === undefined) {
-    const { publicKey, privateKey } = generateKeyPairSync('ed25519');
+    // Not by generateKeyPairSync: see createKeyPair.
+    const der = Buffer.concat([Buffer.from('302e020100300506032b657004220420', 'hex'), randomBytes(32)]);
+    const privateKey = createPrivateKey({ key: der, format: 'der', type: 'pkcs8' });
     identity = {
-      publicKey: publicKey.export({ format: 'jwk' })['x']!,
+      publicKey: createPublicKey(privateKey).export({ format: 'jwk' })['x']!,
       sign: (bytes) => new Uint8Array(sign(null, bytes, privateKey)),
     };
     identities.set(site, identity);
