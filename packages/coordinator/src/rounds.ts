@@ -2,7 +2,7 @@
 import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type BlobRef, type BlobShelf, crashPoint, resealFrame } from '@tributary/shared-protocol';
-import { createFold, type Fold } from './aggregate/fold.ts';
+import { createFold } from './aggregate/fold.ts';
 import { type GlobalModel, globalModel, readCheckpoint, writeCheckpoint } from './checkpoint.ts';
 import type { Desk, Phase } from './desk.ts';
 import { CoordinatorError } from './errors.ts';
@@ -13,7 +13,8 @@ import { createEvaluation } from './round/evaluation.ts';
 import { waitForQuorum } from './round/quorum.ts';
 import { createTrainRound, fewestUpdates, SiteExpelled } from './round/train-round.ts';
 import type { CommittedRound } from './run/records.ts';
-import type { StrategyState, StreamingStrategy, UpdateFacts } from './strategy.ts';
+import { releaseMean, roundNorm } from './site-level.ts';
+import type { MeanUpdate, StrategyState, StreamingStrategy, UpdateFacts } from './strategy.ts';
 
 type Metrics = Readonly<Record<string, number>>;
 
@@ -77,7 +78,16 @@ export async function playRounds(
       );
     }
     const { cohort, learningRate, asked } = open;
-    const training = createTrainRound(context, fold, { round, cohort, learningRate, asked, model });
+    const norm = roundNorm(context);
+    const clippingNorm = norm?.adapts ? norm.clippingNorm : undefined;
+    const training = createTrainRound(context, fold, {
+      round,
+      cohort,
+      learningRate,
+      asked,
+      model,
+      clippingNorm,
+    });
     const deadlineAt = context.now() + federation.deadlines.roundSeconds * 1000;
     context.emit({
       type: 'round-started',
@@ -86,7 +96,7 @@ export async function playRounds(
       modelBytes: model.bytes,
       deadlineAt,
     });
-    fold.clear();
+    fold.clear(norm?.clippingNorm);
     await training.restore();
     if (open.cohort !== cohort) throw new SiteExpelled('a site of the cohort was expelled');
     options.phase.training = training;
@@ -99,9 +109,11 @@ export async function playRounds(
     }
     crashPoint('coordinator:before-aggregate');
 
-    options.shelf.remove(model.digest);
     const facts = [...training.accepted.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
-    current = aggregate(options, current, fold);
+    const sites = facts.map(({ name }) => name);
+    const { mean, committed } = releaseMean(context, fold, { round, asked, sites });
+    options.shelf.remove(model.digest);
+    current = aggregate(options, current, mean);
     crashPoint('coordinator:after-aggregate');
     // The disk works while this thread hashes.
     const written = writeCheckpoint(context.directory.paths.checkpoint(round), {
@@ -131,6 +143,7 @@ export async function playRounds(
       best: isBest(context, measured),
       seconds: (performance.now() - startedAt) / 1000,
       ...epsilonOfAll(context),
+      ...committed,
     };
     const expelled = facts.find(({ name }) => state.members.get(name)?.revoked);
     if (expelled) {
@@ -251,11 +264,11 @@ export async function playRounds(
 function aggregate(
   { context, strategy }: RoundsOptions,
   { model, state }: { readonly model: GlobalModel; readonly state: StrategyState },
-  fold: Fold,
+  mean: MeanUpdate,
 ): { model: GlobalModel; state: StrategyState } {
   const trained = new Set(context.manifest.map((t) => t.name));
   const weights = model.tensors.filter((t) => trained.has(t.name)).map((t) => t.data as Float32Array);
-  const next = strategy.aggregateTrain(state, weights, fold.mean());
+  const next = strategy.aggregateTrain(state, weights, mean);
   return { model, state: next };
 }
 

@@ -56,6 +56,7 @@ export type {
   InputPlan,
   OptimizerPlan,
   PrivacyPlan,
+  SiteLevelPlan,
   TrainingPlan,
 } from './plan.ts';
 export {

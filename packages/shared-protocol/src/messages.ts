@@ -9,7 +9,7 @@ import { z } from 'zod';
 import { federationViewSchema } from './plan.ts';
 
 /** Both ends send theirs; a different major is refused, the lower minor is spoken. */
-export const PROTOCOL_VERSION = { major: 2, minor: 1 } as const;
+export const PROTOCOL_VERSION = { major: 2, minor: 2 } as const;
 
 const digest = z.string().regex(/^[0-9a-f]{64}$/, 'a SHA-256 in lower-case hex');
 const round = z.int().min(0);
@@ -124,6 +124,8 @@ export const messageSchema = z.discriminatedUnion('type', [
      */
     cohortSize: z.int().min(1).optional(),
     minUpdates: z.int().min(1).optional(),
+    /** Since 2.2, where the privacy of sites has a norm that adapts: the L2 norm that this round's update is clipped to. */
+    clippingNorm: z.number().positive().optional(),
   }),
   /** Either way: one chunk of a blob, please. Answered by `chunk-data`, its bytes in the body. */
   z.strictObject({ type: z.literal('chunk'), digest, index: z.int().min(0) }),

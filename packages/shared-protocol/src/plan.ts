@@ -112,16 +112,60 @@ export const trainingSchema = z.strictObject({
 });
 export type TrainingPlan = z.infer<typeof trainingSchema>;
 
-/** What protects a site's records, and how much of it a run may use up. */
-export const privacySchema = z.strictObject({
-  differentialPrivacy: z.strictObject({
-    /** Whom it protects: `record`, each image of a site, by DP-SGD at the site (Abadi et al. 2016, arXiv 1607.00133). */
-    unit: z.literal('record'),
-    /** L2 norm to which the gradient of one image is scaled down. */
-    clippingNorm: z.number().positive(),
-    /** Standard deviation of the noise in a step's sum of gradients, in clipping norms. */
+/** A clipping norm that follows a quantile of the updates' norms (Andrew et al. 2021, arXiv 1905.03871). */
+const adaptiveNormSchema = z.strictObject({
+  /** The first round's, in the parameters' unit. */
+  initial: z.number().positive(),
+  /** Share of updates that should stay as they are. */
+  targetQuantile: z.number().min(0).max(1).default(0.5),
+  /** A round changes the norm by about this power of e at most. */
+  learningRate: z.number().positive().default(0.2),
+  /**
+   * Standard deviation of the noise on the count of updates that stayed as they were; above half the noise multiplier.
+   *
+   * @default a twentieth of the sites that are asked, and the noise multiplier at least
+   */
+  countStdDev: z.number().positive().optional(),
+});
+
+/** Each image of a site, by DP-SGD at the site (Abadi et al. 2016, arXiv 1607.00133). */
+const recordLevelSchema = z.strictObject({
+  unit: z.literal('record'),
+  /** L2 norm to which the gradient of one image is scaled down. */
+  clippingNorm: z.number().positive(),
+  /** Standard deviation of the noise in a step's sum of gradients, in clipping norms. */
+  noiseMultiplier: z.number().positive(),
+});
+
+/**
+ * All that a site tells by its update. `coordinator`: noise on the sum of a round's clipped updates (McMahan et al. 2018,
+ * arXiv 1710.06963); `site`: on each clipped update, before it leaves.
+ */
+const siteLevelSchema = z.discriminatedUnion('noise', [
+  z.strictObject({
+    unit: z.literal('site'),
+    noise: z.literal('coordinator'),
+    /** L2 norm, over all trained parameters together, to which an update is scaled down. */
+    clippingNorm: z.union([z.number().positive(), adaptiveNormSchema], {
+      error: 'expected a number above 0, or { initial, targetQuantile, learningRate, countStdDev }',
+    }),
+    /** Standard deviation of the noise, in clipping norms. */
     noiseMultiplier: z.number().positive(),
   }),
+  z.strictObject({
+    unit: z.literal('site'),
+    noise: z.literal('site'),
+    clippingNorm: z
+      .number({ error: 'expected a number above 0; a norm that adapts needs noise: "coordinator"' })
+      .positive(),
+    noiseMultiplier: z.number().positive(),
+  }),
+]);
+
+/** What protects the sites' images, and how much of it a run may use up. */
+export const privacySchema = z.strictObject({
+  /** `unit` says whom it protects. */
+  differentialPrivacy: z.discriminatedUnion('unit', [recordLevelSchema, siteLevelSchema]),
   /** The most that each site spends in the whole run; a round beyond it is refused. */
   budget: z.strictObject({
     epsilon: z.number().positive(),
@@ -129,6 +173,8 @@ export const privacySchema = z.strictObject({
   }),
 });
 export type PrivacyPlan = z.infer<typeof privacySchema>;
+/** Privacy of whole sites, as a configuration and `welcome` say it. */
+export type SiteLevelPlan = z.infer<typeof siteLevelSchema>;
 
 /** All that a site must know to take part; sent in `welcome`. */
 export const federationViewSchema = z.strictObject({

@@ -109,6 +109,12 @@ export function resolveFederation(
   const described = {
     ...rest,
     model: artifact.name,
+    strategy: {
+      ...settings.strategy,
+      weighting:
+        settings.strategy.weighting ??
+        (settings.privacy?.differentialPrivacy.unit === 'site' ? 'uniform' : 'examples'),
+    },
     evaluation: {
       ...settings.evaluation,
       sites: settings.evaluation.sites ?? settings.privacy === undefined,

@@ -34,6 +34,8 @@ interface Story {
         /** One of its sites was expelled since: it may be started once more. */
         lost: boolean;
         readonly accepted: Map<string, RecordOf<'update-accepted'>>;
+        /** The sum that noise was drawn for last; a round is made of no other. */
+        noised?: RecordOf<'noised'>;
       }
     | undefined;
   committed: number;
@@ -99,6 +101,9 @@ function* follow(story: Story, record: LogRecord): Generator<Said> {
       break;
     case 'update-accepted':
       yield* accept(story, record);
+      break;
+    case 'noised':
+      yield* noise(story, record);
       break;
     case 'committed':
       yield* commit(story, record);
@@ -236,6 +241,24 @@ export function isSignedOffer(runId: string, record: RecordOf<'update-accepted'>
   return isProven(message, { runId, session }, key);
 }
 
+function* noise(story: Story, record: RecordOf<'noised'>): Generator<Said> {
+  const { round, sites, expectedCohort } = record;
+  const what = `draws noise for round ${round}`;
+  if (story.open?.start.round !== round) {
+    yield [`${what}, which is not open`, 'nothing says what it was added to'];
+    return;
+  }
+  const { accepted, start } = story.open;
+  for (const name of sites.filter((site) => !accepted.has(site)))
+    yield [`${what} with an update of "${name}" that was not accepted before`, 'its privacy is miscounted'];
+  if (expectedCohort !== start.cohort.length)
+    yield [
+      `${what} over ${expectedCohort} sites, and ${start.cohort.length} were asked`,
+      'the noise in the mean is not what it should be',
+    ];
+  story.open.noised = record;
+}
+
 function* commit(story: Story, record: RecordOf<'committed'>): Generator<Said> {
   const { round } = record;
   if (round !== story.committed + 1)
@@ -261,6 +284,12 @@ function* commit(story: Story, record: RecordOf<'committed'>): Generator<Said> {
         'a site has more or less weight than it said',
       ];
   }
+  const noised = story.open?.noised?.sites;
+  if (noised !== undefined && noised.join() !== [...names].sort().join())
+    yield [
+      `commits updates of ${[...names].sort().join(', ')}, and the noise was drawn for ${noised.join(', ')}`,
+      'a site’s update is in the model without noise, or its privacy is miscounted',
+    ];
   const sum = record.updates.reduce((n, update) => n + update.numExamples, 0);
   if (sum !== record.numExamples)
     yield [`says ${record.numExamples} examples, and its updates have ${sum}`, 'the weights do not add up'];

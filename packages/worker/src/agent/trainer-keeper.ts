@@ -15,6 +15,7 @@ export interface Trainer {
       readonly globalFile: string;
       readonly outFile: string;
       readonly learningRate: number;
+      readonly clippingNorm?: number | undefined;
     },
     options?: { signal?: AbortSignal },
   ): Promise<WorkResult>;

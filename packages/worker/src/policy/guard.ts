@@ -9,6 +9,7 @@ import type { EmitWorkerEvent, PreflightStep } from '../agent/events.ts';
 import type { SpooledUpdate } from '../agent/spool.ts';
 import type { TrainerSetup } from '../agent/trainer-keeper.ts';
 import { isPolicyError, PolicyError, type PolicyErrorCode } from '../errors.ts';
+import { updateNorm } from '../site-level.ts';
 import { closesAt, describeHours, opensAt } from './hours.ts';
 import { dayOf, type Ledger, nextDay } from './ledger.ts';
 import { type LoadedPolicy, nameOf, POLICY_FILE } from './load.ts';
@@ -22,6 +23,7 @@ import {
   type FederationFacts,
   judge,
   moment,
+  normRefusal,
   summarise,
 } from './rules.ts';
 
@@ -110,7 +112,7 @@ export function createGuard(options: GuardOptions): Guard {
     return privacyLedgerOpened;
   }
 
-  /** What the site's records may be spent to: by the federation's word, and by the policy's. */
+  /** What the site's privacy may be spent to: by the federation's word, and by the policy's. */
   function budgets(): { readonly epsilon: number; readonly delta: number; readonly of: string }[] {
     const own = rules.privacy?.budget;
     return [
@@ -120,13 +122,19 @@ export function createGuard(options: GuardOptions): Guard {
   }
 
   /** The ledger's line for an update; undefined when the federation trains without privacy. */
-  function entryFor({ round, model }: MessageOf<'plan'>, trainExamples: number): PrivacyEntry | undefined {
+  function entryFor(plan: MessageOf<'plan'>, trainExamples: number): PrivacyEntry | undefined {
     if (privacy === undefined || training === undefined || trainExamples < 1) return undefined;
-    const { noiseMultiplier, clippingNorm } = privacy.differentialPrivacy;
+    const { differentialPrivacy } = privacy;
+    const { noiseMultiplier } = differentialPrivacy;
+    const common = { at: now(), round: plan.round, base: plan.model.digest, noiseMultiplier };
+    if (differentialPrivacy.unit === 'site') {
+      const clippingNorm = updateNorm(differentialPrivacy, plan.clippingNorm);
+      return clippingNorm === undefined ? undefined : { ...common, clippingNorm, unit: 'site' };
+    }
+    const { clippingNorm } = differentialPrivacy;
     const { batchSize } = training;
     const { steps } = poissonSampling({ noiseMultiplier, trainExamples, ...training });
-    const base = model.digest;
-    return { at: now(), round, base, noiseMultiplier, clippingNorm, trainExamples, batchSize, steps };
+    return { ...common, clippingNorm, trainExamples, batchSize, steps };
   }
 
   function ledger(): Ledger {
@@ -227,12 +235,14 @@ export function createGuard(options: GuardOptions): Guard {
       if (engines === undefined || (engines as readonly string[]).includes(used)) return;
       throw refusal('FED_POLICY_ENGINE', engineRefusal(used, engines));
     },
-    admitPlan({ task, round, model, cohortSize, minUpdates }, { modelIsHere }) {
+    admitPlan({ task, round, model, cohortSize, minUpdates, clippingNorm }, { modelIsHere }) {
       const reason = obstacle();
       if (reason !== undefined) throw reason;
       const isTraining = task === 'train';
       const cohort = isTraining ? cohortRefusal(rules, { cohortSize, minUpdates }) : undefined;
       if (cohort !== undefined) throw refusal('FED_POLICY_COHORT', cohort);
+      const norm = isTraining ? normRefusal(rules, privacy, { round, clippingNorm }) : undefined;
+      if (norm !== undefined) throw refusal('FED_POLICY_PRIVACY', norm);
       const back = updateBytes ?? (hasFrozenWeights ? 0 : model.bytes);
       affordBytes((modelIsHere ? 0 : model.bytes) + (isTraining ? back : 0), `round ${round} (${task})`);
       const { maxRounds } = rules;

@@ -1,5 +1,5 @@
 /**
- * A site's own books of what it has spent of its records' privacy in a run: a line for each update, on disk before the
+ * A site's own books of what it has spent of its privacy in a run: a line for each update, on disk before the
  * update can leave, never changed afterwards. A coordinator that keeps other books, or none, changes nothing here.
  */
 import { closeSync, fsyncSync, openSync, readFileSync, writeSync } from 'node:fs';
@@ -7,7 +7,7 @@ import { dirname } from 'node:path';
 import { z } from 'zod';
 import { WorkerError } from '../errors.ts';
 
-const entrySchema = z.strictObject({
+const everyEntry = {
   /** Unix millis. */
   at: z.number(),
   round: z.int().min(0),
@@ -15,11 +15,19 @@ const entrySchema = z.strictObject({
   base: z.string(),
   noiseMultiplier: z.number().positive(),
   clippingNorm: z.number().positive(),
-  trainExamples: z.int().min(1),
-  batchSize: z.int().min(1),
-  /** Batches of the round. */
-  steps: z.int().min(1),
-});
+};
+const entrySchema = z.union([
+  /** Of records. */
+  z.strictObject({
+    ...everyEntry,
+    trainExamples: z.int().min(1),
+    batchSize: z.int().min(1),
+    /** Batches of the round. */
+    steps: z.int().min(1),
+  }),
+  /** Of the site as a whole. */
+  z.strictObject({ ...everyEntry, unit: z.literal('site') }),
+]);
 export type PrivacyEntry = z.infer<typeof entrySchema>;
 
 export interface PrivacyLedger {

@@ -129,7 +129,10 @@ export const policySchema = z.strictObject({
   privacy: z
     .strictObject({
       secureAggregation: z.boolean().optional(),
-      /** `true`, or bounds: noise at least so strong (dimensionless), clipping at most so loose (L2 norm). */
+      /**
+       * `true`, or bounds: noise at least so strong (dimensionless), clipping at most so loose (L2 norm). Noise is to be
+       * in an update before it leaves, unless `noise` says that the coordinator may add it.
+       */
       differentialPrivacy: z
         .union(
           [
@@ -137,9 +140,13 @@ export const policySchema = z.strictObject({
             z.strictObject({
               minNoiseMultiplier: z.number().positive().optional(),
               maxClippingNorm: z.number().positive().optional(),
+              noise: z.enum(['site', 'coordinator']).optional(),
             }),
           ],
-          { error: 'expected true, false, or a map with minNoiseMultiplier and maxClippingNorm' },
+          {
+            error:
+              'expected true, false, or a map with minNoiseMultiplier, maxClippingNorm and noise (site or coordinator)',
+          },
         )
         .optional(),
       /** The most that a run may spend of this site's privacy. */

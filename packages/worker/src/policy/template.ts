@@ -17,10 +17,10 @@ export const POLICY_TEMPLATE = `# This site's last word. It lies beside the imag
 # that lies can claim any number.
 #minCohort: 5
 
-# Privacy settings that the federation must have, and the most that a run may spend of each record's privacy here, by this
-# site's own books. Coordinators of this version do not offer secure aggregation: that line keeps the site away.
+# Privacy settings that the federation must have, and the most that a run may spend of the privacy here, by this site's own
+# books. Noise has to be in an update before it leaves; noise: coordinator allows the coordinator to add it. Coordinators of this version do not offer secure aggregation: that line keeps the site away.
 #privacy:
-#  differentialPrivacy: { minNoiseMultiplier: 1.0, maxClippingNorm: 10 }
+#  differentialPrivacy: { minNoiseMultiplier: 1.0, maxClippingNorm: 10, noise: site }
 #  budget: { epsilon: 8, delta: 0.00001 }
 #  secureAggregation: true
 

@@ -9,6 +9,8 @@ export interface TrainJob {
   /** Where the update's frame goes; there whole or not at all. */
   readonly outFile: string;
   readonly learningRate: number;
+  /** Of a site that is private as a whole, where the plan tells it. */
+  readonly clippingNorm?: number | undefined;
 }
 
 export interface EvaluateJob {
