@@ -10,6 +10,7 @@ import {
   createGaussianNoise,
   divideNoise,
   noiseStdDev,
+  type RandomWords,
   updateAdaptiveClipping,
 } from '@tributary/privacy';
 import type { SiteLevelPlan } from '@tributary/shared-protocol';
@@ -47,23 +48,26 @@ export function roundNorm({ federation, state }: RunContext): RoundNorm | undefi
 /**
  * The mean of what `fold` holds, for the strategy: with noise, where that is the coordinator's to add. Each call draws
  * noise of its own and counts for every site in the fold, so the record of it is on the disk first. `asked`: sites that
- * were asked in the round.
+ * were asked in the round. `random`: @default `node:crypto`.
  *
  * Throws BudgetSpent when one more release would overdraw a site's budget, CoordinatorError FED_RUN_STORAGE.
  */
 export function releaseMean(
   context: RunContext,
   fold: Fold,
-  {
-    round,
-    asked,
-    sites,
-  }: { readonly round: number; readonly asked: number; readonly sites: readonly string[] },
+  options: {
+    readonly round: number;
+    readonly asked: number;
+    /** Names, sorted: whose updates the fold has. */
+    readonly sites: readonly string[];
+    readonly random?: RandomWords;
+  },
 ): Release {
   const central = centralOf(context);
   const norm = roundNorm(context);
   if (central === undefined || norm === undefined) return { mean: fold.mean(), committed: {} };
   const { clippingNorm } = norm;
+  const { round, asked, sites, random } = options;
   refuseOverdraft(context, round, sites);
   const entry = { type: 'noised', round, sites, clippingNorm, expectedCohort: asked } as const;
   context.record(entry, { durable: true });
@@ -77,9 +81,9 @@ export function releaseMean(
   });
   // Before the sums have noise, and each norm is that of the round that clipped.
   const whole = sites.map((name) => arrivedWhole(fold.norms.get(name) ?? 0, clippingNorm));
-  fold.addNoise(createGaussianNoise({ stdDev }));
+  fold.addNoise(createGaussianNoise({ stdDev, random }));
   const { settings } = noise;
-  const next = settings && updateAdaptiveClipping(settings, { clippingNorm }, whole).clippingNorm;
+  const next = settings && updateAdaptiveClipping(settings, { clippingNorm }, whole, random).clippingNorm;
   return {
     mean: fold.mean(asked),
     committed: next === undefined ? {} : { nextClippingNorm: next },
