@@ -2,6 +2,7 @@
  * What would make a federation's privacy a lie: settings that let something leave a site without noise, or that the
  * accountant has no bound for. Each is refused when the configuration is read, with the reason and what to do instead.
  */
+import { createGaussianNoise, divideNoise, noiseStdDev } from '@tributary/privacy';
 import type { AugmentationPlan, PrivacyPlan, SiteLevelPlan } from '@tributary/shared-protocol';
 
 export interface UnsoundSetting {
@@ -47,6 +48,31 @@ export function unsoundModel(privacy: PrivacyPlan | undefined, topology: string)
         'averages would leave a site without noise; use layer normalisation, or none'
     : 'it has batch normalisation, whose moving averages are statistics of a site’s images: clipped and noised with ' +
         'the weights they would use up the norm, and a variance could fall below zero; use layer normalisation, or none';
+}
+
+/** Why noise of so many clipping norms can't be drawn for a model of so many parameters; undefined when it can. */
+export function unsoundNoise(privacy: PrivacyPlan | undefined, dimension: number): string | undefined {
+  if (privacy?.differentialPrivacy.unit !== 'site') return undefined;
+  const { clippingNorm: norm, noiseMultiplier } = privacy.differentialPrivacy;
+  try {
+    const stdDev =
+      typeof norm === 'number'
+        ? noiseStdDev({ clippingNorm: norm, noiseMultiplier, dimension })
+        : noiseStdDev({
+            clippingNorm: norm.initial,
+            // The largest that it comes to, in the smallest cohort.
+            noiseMultiplier: divideNoise({
+              noiseMultiplier,
+              expectedCohort: 1,
+              countStdDev: norm.countStdDev,
+            }).sumNoiseMultiplier,
+            dimension,
+          });
+    createGaussianNoise({ stdDev });
+    return undefined;
+  } catch (error) {
+    return `${(error as Error).message}; take less noise, or a smaller model`;
+  }
 }
 
 const STATISTICS = ['featurewiseCenter', 'featurewiseStdNormalization', 'zcaWhitening'] as const;
