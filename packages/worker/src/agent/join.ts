@@ -17,7 +17,7 @@ import { createDelivery } from './delivery.ts';
 import { createDesk } from './desk.ts';
 import type { EmitWorkerEvent, WorkerEvent, WorkerSummary } from './events.ts';
 import { isFinal, openLink, type Site } from './link.ts';
-import { openRecords } from './records.ts';
+import { openRecords, type SiteRecords } from './records.ts';
 import { openSpool } from './spool.ts';
 import {
   type Credential,
@@ -101,6 +101,7 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
   const state = await openStateDir(path);
   let keeper: TrainerKeeper | undefined;
   let guard: Guard | undefined;
+  let records: SiteRecords | undefined;
   const over = new AbortController();
   try {
     emit({ type: 'preflight', step: { name: 'state', state: 'ok', detail: path, advice: undefined } });
@@ -116,6 +117,7 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
       loaded,
       ledger: () => openLedger({ path: state.ledgerFile, now }),
       privacyLedger: () => openPrivacyLedger(state.privacyLedgerFile),
+      noised: () => records?.noised ?? new Map(),
       now,
       emit,
       engine: options.engine ?? 'auto',
@@ -125,7 +127,7 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
     const { step } = guard;
     emit({ type: 'preflight', step });
     const credential = await settleCredential(state, stored, options, invite, wantedName);
-    const records = await openRecords(state.recordsFile);
+    records = await openRecords(state.recordsFile, credential.name);
     const uplink = createUplink();
     const delivery = createDelivery(spool, createBlobShelf(), guard, emit);
     const signal = options.signal ?? new AbortController().signal;

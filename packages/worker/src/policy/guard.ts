@@ -3,7 +3,7 @@
  * and before each update is sent. What a coordinator says can make an answer stricter and never looser.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { epsilonSpent, isWithinBudget, poissonSampling } from '@tributary/privacy';
+import { epsilonSpent, isWithinBudget, type PrivateRound, poissonSampling } from '@tributary/privacy';
 import type { FederationView, MessageOf, Transport } from '@tributary/shared-protocol';
 import type { EmitWorkerEvent, PreflightStep } from '../agent/events.ts';
 import type { SpooledUpdate } from '../agent/spool.ts';
@@ -80,6 +80,8 @@ export interface GuardOptions {
   readonly ledger: () => Ledger;
   /** Likewise, for a federation with privacy. */
   readonly privacyLedger: () => PrivacyLedger;
+  /** By round: how often noise was drawn for a sum with this site's update, by the lines of the log that it was brought. */
+  readonly noised: () => ReadonlyMap<number, number>;
   readonly now: () => number;
   readonly emit: EmitWorkerEvent;
   readonly engine: string;
@@ -110,6 +112,22 @@ export function createGuard(options: GuardOptions): Guard {
   function privacyLedger(): PrivacyLedger {
     privacyLedgerOpened ??= options.privacyLedger();
     return privacyLedgerOpened;
+  }
+
+  /**
+   * What was spent: by the ledger and, where the coordinator adds the noise for sites, by what it says it has drawn again
+   * over an update that left once.
+   */
+  function spentRounds(): PrivateRound[] {
+    const { entries } = privacyLedger();
+    const site = privacy?.differentialPrivacy;
+    if (site?.unit !== 'site') return [...entries];
+    const { unit, noiseMultiplier } = site;
+    const again = [...options.noised()].flatMap(([round, drawn]) => {
+      const own = entries.filter((entry) => entry.round === round).length;
+      return Array.from({ length: Math.max(0, drawn - own) }, () => ({ unit, noiseMultiplier }));
+    });
+    return [...entries, ...again];
   }
 
   /** What the site's privacy may be spent to: by the federation's word, and by the policy's. */
@@ -255,11 +273,11 @@ export function createGuard(options: GuardOptions): Guard {
     admitTraining(plan, trainExamples) {
       const next = entryFor(plan, trainExamples);
       if (next === undefined) return;
-      const { entries } = privacyLedger();
-      const after = [...entries, next];
+      const before = spentRounds();
+      const after = [...before, next];
       for (const { epsilon, delta, of } of budgets()) {
         if (isWithinBudget(after, { epsilon, delta })) continue;
-        const [reached, spent] = [epsilonSpent(after, delta), epsilonSpent(entries, delta)];
+        const [reached, spent] = [epsilonSpent(after, delta), epsilonSpent(before, delta)];
         throw refusal(
           'FED_POLICY_BUDGET',
           `round ${plan.round} would bring this site to epsilon ${reached.toFixed(2)} at delta ${delta}, and ${of} allows ${epsilon} (spent so far: ${spent.toFixed(2)})`,

@@ -3,7 +3,7 @@ import { appendFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { epsilonSpent } from '@tributary/privacy';
-import { encodeInvite, type SiteLevelPlan, sha256 } from '@tributary/shared-protocol';
+import { encodeInvite, FIRST_PREV, type SiteLevelPlan, sha256, signRecord } from '@tributary/shared-protocol';
 import { createMemoryTransport } from '@tributary/shared-protocol/memory';
 import sharp from 'sharp';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -439,6 +439,30 @@ describe('the privacy of the site as a whole', () => {
       expect(trainer.trained).toEqual([1]);
     },
   );
+
+  test('noise that the coordinator says it drew again over an update is spent here too', async () => {
+    offer({ ...site, noise: 'coordinator', clippingNorm: 3 }, costOf(2) + 1e-9);
+    await startAgent('{}');
+    await coordinator.received('ready');
+    await coordinator.plan({ model: await addModel(MODEL) });
+    await coordinator.received('offer');
+    // It was killed between noise and commit, and made the round again.
+    const lines = [1, 2].map((seq) =>
+      JSON.stringify(
+        signRecord(
+          { type: 'noised', seq, at: 1, config: 'c', prev: FIRST_PREV, round: 1, sites: ['lab'] },
+          coordinator.key,
+        ),
+      ),
+    );
+    await coordinator.channels.at(-1)!.call({ type: 'records', lines }, 'ok');
+    await coordinator.plan({ model: await addModel(NEXT_MODEL), round: 2 });
+    expect(await coordinator.received('failure')).toMatchObject({
+      code: 'FED_POLICY_BUDGET',
+      reason: expect.stringContaining(`spent so far: ${costOf(2).toFixed(2)}`),
+    });
+    expect(await ledger()).toHaveLength(1);
+  });
 
   test('a norm that adapts is each plan’s: it goes to the trainer and into the ledger', async () => {
     offer({ ...site, noise: 'coordinator', clippingNorm: adapts });
