@@ -20,7 +20,10 @@ export class BudgetSpent extends Error {
 export function affordable(context: RunContext, round: number, ready: readonly string[]): string[] {
   const { privacy, cohort } = context.federation;
   if (privacy === undefined) return [...ready];
+  const { open } = context.state;
   const able = ready.filter((name) => {
+    // A round that is started once more has its update already, and paid for it.
+    if (open?.round === round && open.accepted.has(name)) return true;
     const trainExamples = context.roster.members.get(name)?.site?.trainExamples ?? 0;
     const next = roundOf(context.federation, trainExamples);
     return next === undefined || isWithinBudget([...releasedRounds(context, name), next], privacy.budget);

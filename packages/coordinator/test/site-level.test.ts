@@ -299,6 +299,25 @@ describe('the budget of a site', () => {
     expect(ofType(run, 'committed')[0]!.epsilonSpent).toEqual({ a: costOf(2), b: costOf(2), c: costOf(1) });
     expect(verifyRun(run.runDir)).toMatchObject({ ok: true });
   });
+
+  it('does not pay twice for an update that a round keeps which is started again for want of sites', async () => {
+    const run = await startRun(
+      config(central(), {
+        cohort: { quorum: 3 },
+        privacy: { differentialPrivacy: central(), budget: { epsilon: costOf(1) + 1e-9, delta: DELTA } },
+      }),
+    );
+    for (const name of ['a', 'b']) await run.join(name, { train: adds(0) });
+    await run.join('c', { train: () => undefined });
+    const done = run.coordinator.run();
+    await run.event('update-accepted', ({ name }) => name === 'a');
+    await run.event('update-accepted', ({ name }) => name === 'b');
+    run.coordinator.revoke('c', 'x');
+    await run.join('d', { train: adds(0) });
+    expect(await done).toMatchObject({ reason: 'rounds', rounds: 1 });
+    expect(ofType(run, 'noised').map(({ sites }) => sites)).toEqual([['a', 'b', 'd']]);
+    expect(ofType(run, 'committed')[0]!.epsilonSpent).toEqual({ a: costOf(1), b: costOf(1), d: costOf(1) });
+  });
 });
 
 const child = fileURLToPath(new URL('run/crash-child.ts', import.meta.url));
