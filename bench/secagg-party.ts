@@ -18,10 +18,10 @@ import {
   seedCommitment,
   survivorsStatement,
 } from '../packages/privacy/src/secure-aggregation/cohort.ts';
-import { addWords } from '../packages/privacy/src/secure-aggregation/coordinator.ts';
 import { encodeValues } from '../packages/privacy/src/secure-aggregation/fixed-point.ts';
 import { createKeyPair, seal } from '../packages/privacy/src/secure-aggregation/keys.ts';
 import { applyMasks } from '../packages/privacy/src/secure-aggregation/masks.ts';
+import { addWords } from '../packages/privacy/src/secure-aggregation/packed-sum.ts';
 import { createPacker, createUnpacker } from '../packages/privacy/src/secure-aggregation/packing.ts';
 import { planRound } from '../packages/privacy/src/secure-aggregation/plan.ts';
 import { splitSecret } from '../packages/privacy/src/secure-aggregation/shamir.ts';
@@ -59,6 +59,7 @@ function measure({ part, sites, parameters }: Setup): SecaggMeasure {
   const settings: SecaggSettings = {
     run: 'bench',
     round: 1,
+    attempt: 'try-1',
     cohort: Array.from({ length: sites }, (_, i) => `site-${i}`),
     parameters,
     fixedPoint: { clippingRange: 1, steps: valueSteps(16), maxWeight: 100 },

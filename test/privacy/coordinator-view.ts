@@ -18,6 +18,7 @@ export const maskedView: CoordinatorView = (update) => {
   const settings = {
     run: 'audit',
     round: 1,
+    attempt: 'try-1',
     cohort,
     parameters: update.length,
     // 2^20 steps a unit, and words of 32 bits: the sum of three is below 2^32.

@@ -10,7 +10,11 @@ import {
   poissonSampling,
   spendingHistory,
 } from '@tributary/privacy';
-import type { PrivacyPlan } from '@tributary/shared-protocol';
+import {
+  type DifferentialPrivacyPlan,
+  differentialPrivacyOf,
+  type SecureAggregationPlan,
+} from '@tributary/shared-protocol';
 import type { Run } from './runs.ts';
 import { VERSION } from './version.ts';
 
@@ -26,7 +30,19 @@ export interface PrivacyReport {
   readonly logHolds: boolean;
   readonly rounds: number;
   /** Undefined: the run trained without. */
-  readonly mechanism: (PrivacyPlan['differentialPrivacy'] & Promised) | undefined;
+  readonly mechanism: (DifferentialPrivacyPlan['differentialPrivacy'] & Promised) | undefined;
+  /** Undefined: the coordinator saw each update. */
+  readonly secureAggregation:
+    | {
+        /** Share of a round's sites that must be there to its end, or the rule for it. */
+        readonly threshold: number | string;
+        /** Updates in the smallest sum that was unmasked. */
+        readonly fewestInASum: number;
+        readonly clippingRange: number;
+        /** The largest share of values that a round clipped. */
+        readonly clippedFraction: number;
+      }
+    | undefined;
   readonly sites: readonly SiteAccount[];
   readonly observers: readonly Observer[];
   readonly inTheClear: readonly string[];
@@ -35,7 +51,7 @@ export interface PrivacyReport {
 
 interface Promised {
   readonly adjacency: string;
-  readonly budget: PrivacyPlan['budget'];
+  readonly budget: DifferentialPrivacyPlan['budget'];
 }
 
 interface Observer {
@@ -67,7 +83,8 @@ interface SiteAccount {
 /** Reads no file but the run's. */
 export function privacyReport(run: Run): PrivacyReport {
   const { dir, federation, state } = run;
-  const { privacy } = federation;
+  const privacy = differentialPrivacyOf(federation.privacy);
+  const masking = federation.privacy?.secureAggregation;
   const sites = [...state.released]
     .sort(([a], [b]) => (a < b ? -1 : 1))
     .map(([name, released]): SiteAccount => {
@@ -105,17 +122,51 @@ export function privacyReport(run: Run): PrivacyReport {
         sees: 'the global models between the rounds',
         bound: said.models,
       },
-      { who: 'the coordinator, alone or with other sites', ...said.coordinator },
+      ...(masking === undefined
+        ? [{ who: 'the coordinator, alone or with other sites', ...said.coordinator }]
+        : [
+            {
+              who: 'the coordinator alone',
+              sees: 'the sum of the updates of each round',
+              bound: said.models,
+            },
+            {
+              who: `the coordinator together with ${collusion(masking)} of a round’s sites`,
+              sees: 'the sum of the updates of the others',
+              bound: said.models,
+            },
+            { who: 'the coordinator together with more of them', ...said.coordinator },
+          ]),
       { who: 'the site itself', sees: 'its images, and what it trained', bound: 'none: they are its own' },
     ],
     inTheClear: [
-      'how many training images a site has, with each update; and how many test and unreadable ones',
-      ...(privacy === undefined
-        ? ['how its training images divide into classes', 'metrics of training, and of its test images']
+      masking !== undefined && privacy === undefined
+        ? 'how many test and unreadable images a site has'
+        : 'how many training images a site has, with each update; and how many test and unreadable ones',
+      ...(federation.privacy === undefined
+        ? ['how its training images divide into classes', 'metrics of training']
         : []),
+      ...(federation.evaluation.sites ? ['metrics of its test images'] : []),
       'when it is there, how long its work takes, which engine it uses',
     ],
-    assumptions: said.assumptions,
+    secureAggregation:
+      masking === undefined
+        ? undefined
+        : {
+            threshold: masking.threshold ?? 'floor(2n / 3) + 1 of n sites',
+            fewestInASum: Math.min(...state.commits.map(({ updates }) => updates.length)),
+            clippingRange: masking.clippingRange,
+            clippedFraction: Math.max(0, ...state.commits.map((commit) => commit.clippedFraction ?? 0)),
+          },
+    assumptions: [
+      ...(masking === undefined
+        ? []
+        : [
+            'the sites know each other’s keys: from their policies, or as they first met them',
+            'of two rounds whose sites differ by one, the difference of the sums tells of that one, nearly; what the sum itself tells is not hidden',
+          ]),
+      ...said.assumptions,
+    ],
   };
 }
 
@@ -128,7 +179,7 @@ interface Statement {
 }
 
 /** What the switch that is on promises, to whom, and on what conditions. */
-function statementOf(privacy: PrivacyPlan | undefined): Statement {
+function statementOf(privacy: DifferentialPrivacyPlan | undefined): Statement {
   if (privacy === undefined)
     return {
       adjacency: '',
@@ -192,6 +243,13 @@ function replacing(round: PrivateRound): PrivateRound {
   return { ...round, noiseMultiplier: round.noiseMultiplier / 2 };
 }
 
+/** How many colluding sites learn nothing more, in words. */
+function collusion({ threshold }: SecureAggregationPlan): string {
+  return threshold === undefined
+    ? 'less than a third'
+    : `less than ${Math.round(100 * (2 * threshold - 1))} %`;
+}
+
 /** The report for people. */
 export function privacyMarkdown(report: PrivacyReport): string {
   const { mechanism } = report;
@@ -205,7 +263,7 @@ export function privacyMarkdown(report: PrivacyReport): string {
     '',
   ];
   if (mechanism === undefined) {
-    lines.push('**No differential privacy.** Updates left the sites as they were trained.', '');
+    lines.push('**No differential privacy.** Updates have no noise.', '');
   } else {
     const { budget } = mechanism;
     lines.push(
@@ -216,6 +274,16 @@ export function privacyMarkdown(report: PrivacyReport): string {
       '',
     );
   }
+  const { secureAggregation } = report;
+  lines.push(
+    ...(secureAggregation === undefined
+      ? ['**No secure aggregation.** The coordinator saw each update.']
+      : [
+          `The coordinator saw **sums of updates only** (secure aggregation, Bonawitz et al. 2017): none of fewer than ${secureAggregation.fewestInASum} sites, and only while ${secureAggregation.threshold} were there.`,
+          `Values beyond ±${secureAggregation.clippingRange} were clipped: at most ${(100 * secureAggregation.clippedFraction).toFixed(3)} % of them in a round.`,
+        ]),
+    '',
+  );
   lines.push('| who | sees | bounded by |', '| --- | --- | --- |');
   for (const { who, sees, bound } of report.observers) lines.push(`| ${who} | ${sees} | ${bound} |`);
   lines.push('', 'In the clear left the sites:', '', ...report.inTheClear.map((one) => `- ${one}`));

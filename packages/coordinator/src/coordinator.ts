@@ -14,13 +14,13 @@ import {
 } from '@tributary/shared-protocol';
 import { globalModel, writeCheckpoint } from './checkpoint.ts';
 import type { ModelArtifact, ResolvedFederation } from './config/resolve.ts';
-import { createDesk, createPhase } from './desk.ts';
+import { createDesk, createPhase, examplesOf } from './desk.ts';
 import { CoordinatorError } from './errors.ts';
 import { createChronicle } from './members/chronicle.ts';
 import { createRoster } from './members/roster.ts';
 import { hashSecret, newSecret } from './members/secrets.ts';
 import type { NewEvent, RunContext } from './round/context.ts';
-import { RoundFailed } from './round/train-round.ts';
+import { RoundFailed } from './round/gathering.ts';
 import { lastRound, loadCurrent, playRounds } from './rounds.ts';
 import { openRunDirectory, type RunDirectory } from './run/directory.ts';
 import { openRunLog, type RunLog } from './run/log.ts';
@@ -313,7 +313,7 @@ async function start(
         connected: member.channel !== undefined,
         state: member.state,
         progress: member.progress,
-        trainExamples: member.site?.trainExamples ?? 0,
+        ...examplesOf(member.site),
         testExamples: member.site?.testExamples ?? 0,
         lastSeenAt: member.lastSeenAt,
       })),

@@ -18,6 +18,7 @@ import {
   newNonce,
   ProtocolError,
   type RunStatus,
+  type SiteReport,
 } from '@tributary/shared-protocol';
 import { federationView } from './config/resolve.ts';
 import { CoordinatorError } from './errors.ts';
@@ -31,7 +32,7 @@ import type { Member } from './members/roster.ts';
 import { hashSecret, matchesHash } from './members/secrets.ts';
 import type { RunContext } from './round/context.ts';
 import type { Evaluation } from './round/evaluation.ts';
-import { checkOffer } from './round/offer-checks.ts';
+import { checkRound } from './round/offer-checks.ts';
 import { noteRefusal, type TrainRound } from './round/train-round.ts';
 
 /** A link that has not said an accepted hello by then is closed. */
@@ -238,7 +239,7 @@ export function createDesk(options: DeskOptions): Desk {
           type: 'ready',
           clientId: member.clientId,
           name: member.name,
-          trainExamples: message.site.trainExamples,
+          ...examplesOf(message.site),
           testExamples: message.site.testExamples,
           engine: message.site.engine,
         });
@@ -265,8 +266,9 @@ export function createDesk(options: DeskOptions): Desk {
         crashPoint('coordinator:serve-chunk');
         return await shelf.answer(message);
       case 'offer':
+      case 'trained':
         await phase.begun;
-        return answerOffer(member, message);
+        return answerUpdate(member, message);
       case 'evaluation':
         crashPoint('coordinator:evaluation-received');
         if (!phase.evaluation) {
@@ -312,25 +314,33 @@ export function createDesk(options: DeskOptions): Desk {
     context.record(entry, { durable: true });
   }
 
-  function answerOffer(member: Member, offer: MessageOf<'offer'>): MessageOf<'receipt'> {
+  /** Of an update that is offered, or that waits to be masked. */
+  function answerUpdate(
+    member: Member,
+    offer: MessageOf<'offer'> | MessageOf<'trained'>,
+  ): MessageOf<'receipt'> {
     crashPoint('coordinator:offer-received');
     try {
-      if (phase.training?.plan.round === offer.round) return phase.training.offer(member, offer);
+      if (phase.training?.plan.round === offer.round)
+        return offer.type === 'offer'
+          ? phase.training.offer(member, offer)
+          : phase.training.trained(member, offer);
       const lastCommit = state.commits.at(-1);
-      const known =
-        lastCommit?.round === offer.round && lastCommit.updates.some((u) => u.digest === offer.update.digest);
-      if (known) return { type: 'receipt', decision: 'have' };
+      const isIt = ({ name, digest }: { readonly name: string; readonly digest: string }) =>
+        offer.type === 'offer' ? digest === offer.update.digest : name === member.name;
+      if (lastCommit?.round === offer.round && lastCommit.updates.some(isIt))
+        return { type: 'receipt', decision: 'have' };
       if (phase.regathering === offer.round)
         throw new CoordinatorError(
           'FED_UPDATE_ROUND',
           `round ${offer.round} is about to be started once more; its plan will ask for the update`,
         );
       const last = state.open?.round ?? lastCommit?.round ?? 0;
-      checkOffer(offer, member.name, phase.training && openRound(phase.training), last, context.manifest);
+      checkRound(offer, member.name, phase.training && openRound(phase.training), last);
       throw new CoordinatorError('FED_UPDATE_LATE', `round ${offer.round} is closed`);
     } catch (error) {
       if (!errorCode(error)?.startsWith('FED_UPDATE_')) throw error;
-      noteRefusal(context, member.name, offer, error);
+      if (offer.type === 'offer') noteRefusal(context, member.name, offer, error);
       return {
         type: 'receipt',
         decision: 'refused',
@@ -419,6 +429,11 @@ export function createDesk(options: DeskOptions): Desk {
       await Promise.all([...channels].map((channel) => channel.close('the coordinator is closing')));
     },
   };
+}
+
+/** Where the site tells it. */
+export function examplesOf(site: Pick<SiteReport, 'trainExamples'> | undefined) {
+  return site?.trainExamples === undefined ? {} : { trainExamples: site.trainExamples };
 }
 
 function openRound({ plan }: TrainRound) {

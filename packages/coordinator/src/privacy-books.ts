@@ -3,7 +3,7 @@
  * update that left a site, whether it was accepted or not. Sites keep books of their own, and believe those.
  */
 import { epsilonSpent, isWithinBudget, type PrivateRound } from '@tributary/privacy';
-import type { SiteLevelPlan } from '@tributary/shared-protocol';
+import { differentialPrivacyOf, type SiteLevelPlan } from '@tributary/shared-protocol';
 import type { ResolvedFederation } from './config/resolve.ts';
 import type { RunContext } from './round/context.ts';
 import type { CommittedRound } from './run/records.ts';
@@ -18,7 +18,7 @@ export class BudgetSpent extends Error {
  * BudgetSpent when they are fewer than the quorum.
  */
 export function affordable(context: RunContext, round: number, ready: readonly string[]): string[] {
-  const { privacy, cohort } = context.federation;
+  const privacy = differentialPrivacyOf(context.federation.privacy);
   if (privacy === undefined) return [...ready];
   const { open } = context.state;
   const able = ready.filter((name) => {
@@ -33,7 +33,7 @@ export function affordable(context: RunContext, round: number, ready: readonly s
     const { epsilon, delta } = privacy.budget;
     const message = `${spent.join(', ')}: round ${round} would overdraw the privacy budget of epsilon ${epsilon} at delta ${delta}`;
     context.emit({ type: 'warning', message });
-    if (able.length < cohort.quorum) throw new BudgetSpent(message);
+    if (able.length < context.federation.cohort.quorum) throw new BudgetSpent(message);
   }
   return able;
 }
@@ -43,7 +43,7 @@ export function affordable(context: RunContext, round: number, ready: readonly s
  * that is made again, after a crash or without a site that was expelled, is another release over the same updates.
  */
 export function refuseOverdraft(context: RunContext, round: number, sites: readonly string[]): void {
-  const { privacy } = context.federation;
+  const privacy = differentialPrivacyOf(context.federation.privacy);
   if (privacy === undefined) return;
   const { epsilon, delta } = privacy.budget;
   for (const name of sites) {
@@ -56,7 +56,7 @@ export function refuseOverdraft(context: RunContext, round: number, sites: reado
 
 /** For the record of a commit: epsilon by site, of all that ever sent an update. */
 export function epsilonOfAll(context: RunContext): Pick<CommittedRound, 'epsilonSpent'> {
-  const { privacy } = context.federation;
+  const privacy = differentialPrivacyOf(context.federation.privacy);
   if (privacy === undefined) return {};
   const names = [...context.state.released.keys()].sort();
   const { delta } = privacy.budget;
@@ -69,8 +69,9 @@ export function epsilonOfAll(context: RunContext): Pick<CommittedRound, 'epsilon
 
 /** For the event of a commit. */
 export function mostSpent({ federation }: RunContext, { epsilonSpent: spent }: CommittedRound) {
-  if (federation.privacy === undefined || spent === undefined) return {};
-  const { epsilon, delta } = federation.privacy.budget;
+  const privacy = differentialPrivacyOf(federation.privacy);
+  if (privacy === undefined || spent === undefined) return {};
+  const { epsilon, delta } = privacy.budget;
   return { privacy: { epsilonSpent: Math.max(0, ...Object.values(spent)), budget: { epsilon, delta } } };
 }
 
@@ -90,10 +91,13 @@ export function releasedRounds(
 }
 
 /** What one round is at a site with so many examples; undefined for one without any. */
-function roundOf({ privacy, training }: ResolvedFederation, trainExamples: number): PrivateRound | undefined {
+function roundOf(federation: ResolvedFederation, trainExamples: number): PrivateRound | undefined {
+  const privacy = differentialPrivacyOf(federation.privacy);
   if (privacy === undefined || trainExamples < 1) return undefined;
   const { unit, noiseMultiplier } = privacy.differentialPrivacy;
-  return unit === 'site' ? { unit, noiseMultiplier } : { noiseMultiplier, trainExamples, ...training };
+  return unit === 'site'
+    ? { unit, noiseMultiplier }
+    : { noiseMultiplier, trainExamples, ...federation.training };
 }
 
 /**

@@ -10,8 +10,10 @@ import { improves, weightedMetrics } from './metrics.ts';
 import { affordable, BudgetSpent, epsilonOfAll, mostSpent } from './privacy-books.ts';
 import type { RunContext } from './round/context.ts';
 import { createEvaluation } from './round/evaluation.ts';
+import { fewestUpdates, SiteExpelled } from './round/gathering.ts';
 import { waitForQuorum } from './round/quorum.ts';
-import { createTrainRound, fewestUpdates, SiteExpelled } from './round/train-round.ts';
+import { createSecureRound } from './round/secure-round.ts';
+import { createTrainRound } from './round/train-round.ts';
 import type { CommittedRound } from './run/records.ts';
 import { releaseMean, roundNorm } from './site-level.ts';
 import type { MeanUpdate, StrategyState, StreamingStrategy, UpdateFacts } from './strategy.ts';
@@ -80,14 +82,11 @@ export async function playRounds(
     const { cohort, learningRate, asked } = open;
     const norm = roundNorm(context);
     const clippingNorm = norm?.adapts ? norm.clippingNorm : undefined;
-    const training = createTrainRound(context, fold, {
-      round,
-      cohort,
-      learningRate,
-      asked,
-      model,
-      clippingNorm,
-    });
+    const plan = { round, cohort, learningRate, asked, model, clippingNorm };
+    const { secureAggregation } = federation.privacy ?? {};
+    const training = secureAggregation
+      ? createSecureRound(context, secureAggregation, plan)
+      : createTrainRound(context, fold, plan);
     const deadlineAt = context.now() + federation.deadlines.roundSeconds * 1000;
     context.emit({
       type: 'round-started',
@@ -109,9 +108,11 @@ export async function playRounds(
     }
     crashPoint('coordinator:before-aggregate');
 
-    const facts = [...training.accepted.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
-    const sites = facts.map(({ name }) => name);
-    const { mean, committed } = releaseMean(context, fold, { round, asked, sites });
+    const updates = [...training.accepted.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+    const facts = updates.map((update) => ({ ...update, numExamples: update.numExamples ?? 0 }));
+    const sites = updates.map(({ name }) => name);
+    const { mean: plain, numExamples, clippedFraction } = training.sum();
+    const { mean, committed } = releaseMean(context, fold, plain, { round, asked, sites });
     options.shelf.remove(model.digest);
     current = aggregate(options, current, mean);
     crashPoint('coordinator:after-aggregate');
@@ -136,8 +137,13 @@ export async function playRounds(
       round,
       checkpoint: `checkpoints/round-${String(round).padStart(4, '0')}.safetensors`,
       model: next.digest,
-      updates: facts.map(({ name, digest, numExamples }) => ({ name, digest, numExamples })),
-      numExamples: facts.reduce((n, f) => n + f.numExamples, 0),
+      updates: updates.map(({ name, digest, numExamples: own }) => ({
+        name,
+        digest,
+        ...(own === undefined ? {} : { numExamples: own }),
+      })),
+      ...(numExamples === undefined ? {} : { numExamples }),
+      ...(clippedFraction === undefined ? {} : { clippedFraction }),
       trainMetrics: weightedMetrics(facts),
       ...measured,
       best: isBest(context, measured),
@@ -156,11 +162,13 @@ export async function playRounds(
     crashPoint('coordinator:before-commit');
     context.record(commit, { durable: true });
     crashPoint('coordinator:after-commit');
+    training.committed();
     context.emit({
       type: 'committed',
       round,
       digest: commit.model,
-      numExamples: commit.numExamples,
+      ...(numExamples === undefined ? {} : { numExamples }),
+      ...(clippedFraction === undefined ? {} : { clippedFraction }),
       updates: facts.length,
       seconds: commit.seconds,
       best: commit.best,

@@ -46,7 +46,8 @@ export function roundNorm({ federation, state }: RunContext): RoundNorm | undefi
 }
 
 /**
- * The mean of what `fold` holds, for the strategy: with noise, where that is the coordinator's to add. Each call draws
+ * The mean for the strategy: `plain`, or that of what `fold` holds with noise, where that is the coordinator's to add. Each
+ * call draws
  * noise of its own and counts for every site in the fold, so the record of it is on the disk first. `asked`: sites that
  * were asked in the round. `random`: @default `node:crypto`.
  *
@@ -55,6 +56,7 @@ export function roundNorm({ federation, state }: RunContext): RoundNorm | undefi
 export function releaseMean(
   context: RunContext,
   fold: Fold,
+  plain: MeanUpdate,
   options: {
     readonly round: number;
     readonly asked: number;
@@ -65,7 +67,7 @@ export function releaseMean(
 ): Release {
   const central = centralOf(context);
   const norm = roundNorm(context);
-  if (central === undefined || norm === undefined) return { mean: fold.mean(), committed: {} };
+  if (central === undefined || norm === undefined) return { mean: plain, committed: {} };
   const { clippingNorm } = norm;
   const { round, asked, sites, random } = options;
   refuseOverdraft(context, round, sites);

@@ -87,6 +87,50 @@ describe('a privacy budget', () => {
     });
   });
 
+  it('Flower 605: epsilons of sites are never added up, nor those of rounds: a run has spent what its dearest site has', async () => {
+    const run = await startRun(privateRun(1000, { rounds: 3, cohort: { quorum: 2 } }));
+    await run.join('small', trains);
+    await run.join('large', { site: { trainExamples: 10_000 }, train: trainsOn(10_000) });
+    await run.coordinator.run();
+    const spent = records(run).flatMap((record) =>
+      record.type === 'committed' ? [record.epsilonSpent!] : [],
+    );
+    expect(spent.map((epsilons) => epsilons['small'])).toEqual([1, 2, 3].map(costOf));
+    expect(costOf(3)).toBeLessThan(2 * costOf(1));
+    for (const epsilons of spent) expect(epsilons['large']).toBeLessThan(epsilons['small']!);
+    const told = run.events.flatMap((event) => (event.type === 'committed' ? [event.privacy] : []));
+    expect(told.map((privacy) => privacy?.epsilonSpent)).toEqual([1, 2, 3].map(costOf));
+  });
+
+  it('NVFlare PR 4470: what was spent outlives the end of a run: failed and gone on with, or ended for good', async () => {
+    const runDir = temporaryDir();
+    const config = privateRun(costOf(3) + 1e-6, { deadlines: { extensions: 0, rejoinSeconds: 0 } });
+    let trained = 0;
+    const train: typeof trains.train = (job) => {
+      trained += 1;
+      // No two are the same, as with noise. The second is refused, which fails the run: there is no other site.
+      return { ...adds(trained, 100)(job), ...(trained === 2 ? { base: '0'.repeat(64) } : {}) };
+    };
+    let credential: string | undefined;
+    for (const [reason, rounds, total] of [
+      ['failed', 1, 2],
+      ['privacy-budget', 2, 3],
+      ['privacy-budget', 2, 3],
+    ] as const) {
+      const run = await startRun(config, { runDir });
+      if (trained < 3) {
+        const site = await run.join('a', { ...trains, train, ...(credential ? { credential } : {}) });
+        credential = site.credential;
+      }
+      expect(await run.coordinator.run()).toMatchObject({ reason, rounds });
+      await run.coordinator.close();
+      expect(trained).toBe(total);
+      const commits = records(run).flatMap((record) => (record.type === 'committed' ? [record] : []));
+      const known = [costOf(1), costOf(3)].slice(0, rounds).map((a) => ({ a }));
+      expect(commits.map(({ epsilonSpent: spent }) => spent)).toEqual(known);
+    }
+  });
+
   it('counts an update that was refused: it has left its site all the same', async () => {
     const run = await startRun(privateRun(costOf(2) + 1e-6, { deadlines: { extensions: 0 } }));
     let asked = 0;
@@ -126,6 +170,13 @@ describe('settings that would make privacy a lie are refused', () => {
     ],
   ] as [Partial<FederationConfig>, RegExp][])('%j', (config, message) => {
     expect(() => resolve(config)).toThrow(message);
+  });
+
+  it('FLIP PR 833: another sensitivity than the clipping norm is refused: it makes any epsilon of any noise', () => {
+    const own = { ...differentialPrivacy, sensitivity: 1e-4 } as typeof differentialPrivacy;
+    expect(() =>
+      resolve({ privacy: { differentialPrivacy: own, budget: { epsilon: 1, delta: DELTA } } }),
+    ).toThrow(/privacy\.differentialPrivacy.*sensitivity/s);
   });
 
   it('a model with batch normalisation', () => {
@@ -187,6 +238,16 @@ describe('settings that would make the privacy of sites a lie are refused', () =
     [{ ...site, noiseMultiplier: 1e8 }, /noiseMultiplier.*finer grid.*less noise/s],
   ])('%j', (differentialPrivacy, message) => {
     expect(() => resolve({}, artifact, differentialPrivacy)).toThrow(message);
+  });
+
+  it('noise at the coordinator under masks, where it can clip nothing; and not noise at the sites', () => {
+    const masked = (noise: string) =>
+      resolve({
+        privacy: { secureAggregation: true, differentialPrivacy: { ...site, noise }, budget },
+        cohort: { quorum: 3 },
+      });
+    expect(() => masked('coordinator')).toThrow(/differentialPrivacy\.noise.*can clip no update.*"site"/s);
+    expect(masked('site').strategy.weighting).toBe('uniform');
   });
 
   it('a strategy that looks at single updates', () => {

@@ -432,7 +432,12 @@ function audited(more: {
       update.write(bytes);
       await update.finish(path);
     }
-    const { mean } = releaseMean(context, fold, { round: 1, asked: 3, sites: names, random: more.words });
+    const { mean } = releaseMean(context, fold, fold.mean(), {
+      round: 1,
+      asked: 3,
+      sites: names,
+      random: more.words,
+    });
     const out = new Float64Array(2);
     mean.read(0, out);
     return out;

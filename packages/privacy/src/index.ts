@@ -54,7 +54,11 @@ export { cryptoWords } from './random.ts';
 export type { RecordLevelRound } from './record-level.ts';
 export { poissonSampling, recordLevelHistory } from './record-level.ts';
 export type { Roster } from './secure-aggregation/cohort.ts';
-export type { SecaggCoordinatorOptions, SecaggResult } from './secure-aggregation/coordinator.ts';
+export type {
+  MaskedReceiver,
+  SecaggCoordinatorOptions,
+  SecaggResult,
+} from './secure-aggregation/coordinator.ts';
 export { SecaggCoordinator } from './secure-aggregation/coordinator.ts';
 export type { FixedPoint, FixedPointSettings } from './secure-aggregation/fixed-point.ts';
 export { decodeMean, planFixedPoint, valueSteps } from './secure-aggregation/fixed-point.ts';
@@ -72,8 +76,11 @@ export type {
 } from './secure-aggregation/messages.ts';
 export type { SecaggPlan, SecaggSettings } from './secure-aggregation/plan.ts';
 export { planRound } from './secure-aggregation/plan.ts';
+export type { FederationMasking } from './secure-aggregation/round-settings.ts';
+export { settingsOfRound } from './secure-aggregation/round-settings.ts';
 export type { SecaggSiteOptions } from './secure-aggregation/site.ts';
 export { SecaggSite } from './secure-aggregation/site.ts';
+export type { UpdateMasker } from './secure-aggregation/update-masker.ts';
 export type { SiteLevelRound } from './site-level.ts';
 export { arrivedWhole, divideNoise, protectUpdate, siteLevelHistory } from './site-level.ts';
 export type { PrivateRound } from './spending.ts';

@@ -17,7 +17,8 @@ export type RunEvent = { readonly at: number } & (
       readonly type: 'ready';
       readonly clientId: string;
       readonly name: string;
-      readonly trainExamples: number;
+      /** Absent where secure aggregation hides it. */
+      readonly trainExamples?: number;
       readonly testExamples: number;
       readonly engine: string;
     }
@@ -51,7 +52,8 @@ export type RunEvent = { readonly at: number } & (
       readonly type: 'update-accepted';
       readonly round: number;
       readonly name: string;
-      readonly numExamples: number;
+      /** Absent in a masked update, which has it inside. */
+      readonly numExamples?: number;
       readonly bytes: number;
       readonly metrics: Readonly<Record<string, number>>;
     }
@@ -85,8 +87,11 @@ export type RunEvent = { readonly at: number } & (
       readonly type: 'committed';
       readonly round: number;
       readonly digest: string;
-      readonly numExamples: number;
+      /** Of masked updates about, and absent where they all weigh the same. */
+      readonly numExamples?: number;
       readonly updates: number;
+      /** Of masked updates: the share of their values that was clipped, in [0, 1]. */
+      readonly clippedFraction?: number;
       readonly seconds: number;
       readonly best: boolean;
       /** Of the site that has spent most, and the budget; there when the run is private. */
@@ -119,7 +124,8 @@ export interface RunStatus {
     readonly connected: boolean;
     readonly state: string;
     readonly progress: number;
-    readonly trainExamples: number;
+    /** Absent where secure aggregation hides it, or it is not known yet. */
+    readonly trainExamples?: number;
     readonly testExamples: number;
     readonly lastSeenAt: number;
   }[];

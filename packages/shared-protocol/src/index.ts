@@ -48,24 +48,29 @@ export { decodeInvite, encodeInvite } from './invite.ts';
 export { expectLargeBuffers } from './large-buffers.ts';
 export type { Limits } from './limits.ts';
 export { DEFAULT_LIMITS } from './limits.ts';
+export { bytesToText, keysToBytes, keysToText, textToBytes } from './masking.ts';
 export type { BlobRef, Message, MessageOf, MessageType, Proof, SiteReport } from './messages.ts';
 export { blobRefSchema, messageSchema, PROTOCOL_VERSION, siteReportSchema } from './messages.ts';
 export type {
   AugmentationPlan,
+  DifferentialPrivacyPlan,
   FederationView,
   InputPlan,
   OptimizerPlan,
   PrivacyPlan,
+  SecureAggregationPlan,
   SiteLevelPlan,
   TrainingPlan,
 } from './plan.ts';
 export {
   augmentationSchema,
+  differentialPrivacyOf,
   federationViewSchema,
   inputSchema,
   optimizerSchema,
   privacySchema,
   scheduleSchema,
+  secureAggregationSchema,
   trainingSchema,
 } from './plan.ts';
 export type { Outgoing, ProofScope, SignedMessage } from './proofs.ts';

@@ -2,8 +2,9 @@
  * Every message of the protocol, as one union discriminated by `type`. Requests are answered by the reply named in
  * the comment, or by `error`. docs/protocol.md tells the same story for other languages.
  *
- * The worker is the client of almost everything; the coordinator calls back only with `plan`, `verdict` and `chunk`.
- * All requests are idempotent: after a lost link the worker says hello again and repeats what was not answered.
+ * The worker is the client of almost everything; the coordinator calls back only with `plan`, `verdict`, `chunk`, and the
+ * stages of secure aggregation. All requests are idempotent: after a lost link the worker says hello again and repeats
+ * what was not answered.
  */
 import { z } from 'zod';
 import { federationViewSchema } from './plan.ts';
@@ -25,8 +26,8 @@ export const blobRefSchema = z.strictObject({
 export type BlobRef = z.infer<typeof blobRefSchema>;
 
 export const siteReportSchema = z.strictObject({
-  /** Readable examples in the training and test splits. */
-  trainExamples: z.int().min(0),
+  /** Readable examples in the training and test splits; the former is absent where secure aggregation hides it. */
+  trainExamples: z.int().min(0).optional(),
   testExamples: z.int().min(0),
   /** Per class, in the federation's order (empty before the site knows it). */
   trainExamplesByClass: z.array(z.int().min(0)),
@@ -38,6 +39,23 @@ export type SiteReport = z.infer<typeof siteReportSchema>;
 const nonce = z.string().min(16).max(128);
 const publicKey = z.string().length(43);
 const signature = z.string().length(86);
+const siteName = z.string().max(128);
+/** Bytes as base64url. */
+const base64url = (bytes: number) =>
+  z
+    .string()
+    .regex(new RegExp(`^[A-Za-z0-9_-]{${Math.ceil((bytes * 4) / 3)}}$`), `${bytes} bytes in base64url`);
+const bytes32 = base64url(32);
+/** Names one try of a round's secure aggregation; of another there are other keys. */
+const attempt = z.string().regex(/^[A-Za-z0-9_-]{1,64}$/);
+/** Sites of one cohort, at most. */
+const MAX_COHORT = 4096;
+const names = z.array(siteName).max(MAX_COHORT);
+const shares = z.array(z.strictObject({ of: siteName, share: bytes32 })).max(MAX_COHORT);
+/** A site's keys of one attempt, signed with the key that it is known by. */
+const roundKeys = { channelKey: bytes32, maskKey: bytes32, seedCommitment: bytes32, signature };
+/** Two shares under AES-256-GCM. */
+const sealed = base64url(92);
 
 /** A sender's signature over a message, its link and its run; proofs.ts says over what exactly. */
 const proofSchema = z.strictObject({
@@ -130,15 +148,31 @@ export const messageSchema = z.discriminatedUnion('type', [
   /** Either way: one chunk of a blob, please. Answered by `chunk-data`, its bytes in the body. */
   z.strictObject({ type: z.literal('chunk'), digest, index: z.int().min(0) }),
   z.strictObject({ type: z.literal('chunk-data'), digest, index: z.int().min(0) }),
-  /** worker → coordinator: a finished update (local − global), spooled at the site. Answered by `receipt`. */
+  /**
+   * worker → coordinator: a finished update (local − global), spooled at the site. Answered by `receipt`. With `attempt`
+   * it is masked, and has no `numExamples`: they are inside the mask.
+   */
   z.strictObject({
     type: z.literal('offer'),
     round,
     /** Digest of the global model that the update is relative to. */
     base: digest,
-    numExamples: z.number(),
+    numExamples: z.number().optional(),
     metrics,
     update: blobRefSchema,
+    attempt: attempt.optional(),
+    signed: proofSchema,
+  }),
+  /**
+   * Since 2.2, worker → coordinator: an update is spooled, and waits to be masked. Answered by `receipt`: `send` when it
+   * will be asked for.
+   */
+  z.strictObject({
+    type: z.literal('trained'),
+    round,
+    base: digest,
+    /** Of a private federation, for its books: which update, and from how many examples. */
+    release: z.strictObject({ update: digest, numExamples: z.int().min(1) }).optional(),
     signed: proofSchema,
   }),
   /** `send`: keep serving chunks; `have`: already taken, drop it; `refused` with a code and reason: drop it. */
@@ -157,6 +191,50 @@ export const messageSchema = z.discriminatedUnion('type', [
     code: z.string().optional(),
     reason: z.string().optional(),
   }),
+  /**
+   * Since 2.2, coordinator → worker: the stages of secure aggregation (Bonawitz et al. 2017), in this order, each answered
+   * once; a repeated one gets the answer that it had. First: show your keys of this attempt, among these sites. Answered
+   * by `advertised`.
+   */
+  z.strictObject({
+    type: z.literal('advertise'),
+    attempt,
+    round,
+    base: digest,
+    cohort: z
+      .array(z.strictObject({ name: siteName, publicKey }))
+      .min(1)
+      .max(MAX_COHORT),
+  }),
+  z.strictObject({ type: z.literal('advertised'), ...roundKeys }),
+  /** Everybody's keys: answered by `shared`, the shares of this site's secrets, each sealed for who holds it. */
+  z.strictObject({
+    type: z.literal('share'),
+    attempt,
+    keys: z.array(z.strictObject({ site: siteName, ...roundKeys })).max(MAX_COHORT),
+  }),
+  z.strictObject({
+    type: z.literal('shared'),
+    envelopes: z.array(z.strictObject({ to: siteName, sealed })).max(MAX_COHORT),
+  }),
+  /** Who has shared, and what they sealed for this site. Answered by `ok`; the masked update is offered when it is made. */
+  z.strictObject({
+    type: z.literal('mask'),
+    attempt,
+    sharers: names,
+    envelopes: z.array(z.strictObject({ from: siteName, sealed })).max(MAX_COHORT),
+  }),
+  /** Whose masked updates are in the sum. Answered by `agreed`: the site's signature, of which it gives one only. */
+  z.strictObject({ type: z.literal('agree'), attempt, survivors: names }),
+  z.strictObject({ type: z.literal('agreed'), signature }),
+  /** The survivors and who has signed them. Answered by `unmasked`: shares that take the masks out of the sum. */
+  z.strictObject({
+    type: z.literal('unmask'),
+    attempt,
+    survivors: names,
+    signatures: z.array(z.strictObject({ site: siteName, signature })).max(MAX_COHORT),
+  }),
+  z.strictObject({ type: z.literal('unmasked'), seedShares: shares, maskKeyShares: shares }),
   /** worker → coordinator: the answer to an `evaluate` plan. Answered by `receipt`. */
   z.strictObject({
     type: z.literal('evaluation'),

@@ -162,17 +162,76 @@ const siteLevelSchema = z.discriminatedUnion('noise', [
   }),
 ]);
 
-/** What protects the sites' images, and how much of it a run may use up. */
-export const privacySchema = z.strictObject({
-  /** `unit` says whom it protects. */
-  differentialPrivacy: z.discriminatedUnion('unit', [recordLevelSchema, siteLevelSchema]),
-  /** The most that each site spends in the whole run; a round beyond it is refused. */
-  budget: z.strictObject({
-    epsilon: z.number().positive(),
-    delta: z.number().gt(0).lt(1),
-  }),
+/** How updates travel as whole numbers under masks, of which the coordinator learns the sum (Bonawitz et al. 2017). */
+export const secureAggregationSchema = z.strictObject({
+  /** Values of an update beyond ± this are clipped; each round tells what share of them was. */
+  clippingRange: z.number().positive().default(1),
+  /** Bits of a value: its range is cut into 2^bits − 2 steps, between which is rounded at random. */
+  valueBits: z.int().min(2).max(24).default(16),
+  /** Training examples of the largest site. Where updates weigh by examples, one with more can't take part. */
+  maxExamples: z.int().min(1).default(100_000),
+  /**
+   * Share of a round's sites that must be there to its end, above a half. Absent: floor(2n / 3) + 1 of n, which bears a
+   * coordinator that works with fewer than a third of the sites.
+   */
+  threshold: z.number().gt(0.5).max(1).optional(),
+  /**
+   * For cohorts of more than about 50: each site masks with `degree` others, an even number, of which `threshold` give
+   * back a secret (Bell et al. 2020). Absent: everybody with everybody.
+   */
+  neighbours: z.strictObject({ degree: z.int().min(2), threshold: z.int().min(2) }).optional(),
 });
+export type SecureAggregationPlan = z.infer<typeof secureAggregationSchema>;
+
+/** What protects a site's updates and images, and how much of it a run may use up. */
+export const privacySchema = z
+  .strictObject({
+    /** `true`: with the defaults. Absent or `false`: the coordinator sees each update. */
+    secureAggregation: z
+      .union(
+        [
+          z.boolean().transform((on) => (on ? secureAggregationSchema.parse({}) : undefined)),
+          secureAggregationSchema,
+        ],
+        { error: 'expected true, false, or its settings' },
+      )
+      .optional(),
+    /** `unit` says whom it protects. Absent: no noise. */
+    differentialPrivacy: z.discriminatedUnion('unit', [recordLevelSchema, siteLevelSchema]).optional(),
+    /** The most that each site spends in the whole run; a round beyond it is refused. Goes with `differentialPrivacy`. */
+    budget: z
+      .strictObject({
+        epsilon: z.number().positive(),
+        delta: z.number().gt(0).lt(1),
+      })
+      .optional(),
+  })
+  .superRefine(({ differentialPrivacy, budget }, context) => {
+    if (differentialPrivacy !== undefined && budget === undefined)
+      context.addIssue({
+        code: 'custom',
+        path: ['budget'],
+        message: 'differential privacy needs a budget, such as { epsilon: 8, delta: 1e-5 }',
+      });
+    if (budget !== undefined && differentialPrivacy === undefined)
+      context.addIssue({
+        code: 'custom',
+        path: ['budget'],
+        message: 'without differentialPrivacy nothing bounds what is spent; set it, or leave the budget out',
+      });
+  });
 export type PrivacyPlan = z.infer<typeof privacySchema>;
+/** Differential privacy with the budget that goes with it. */
+export interface DifferentialPrivacyPlan {
+  readonly differentialPrivacy: NonNullable<PrivacyPlan['differentialPrivacy']>;
+  readonly budget: NonNullable<PrivacyPlan['budget']>;
+}
+
+/** What of `privacy` bounds what may be learned of a record; undefined when nothing does. */
+export function differentialPrivacyOf(privacy: PrivacyPlan | undefined): DifferentialPrivacyPlan | undefined {
+  const { differentialPrivacy, budget } = privacy ?? {};
+  return differentialPrivacy && budget && { differentialPrivacy, budget };
+}
 /** Privacy of whole sites, as a configuration and `welcome` say it. */
 export type SiteLevelPlan = z.infer<typeof siteLevelSchema>;
 
@@ -191,6 +250,8 @@ export const federationViewSchema = z.strictObject({
   training: trainingSchema,
   /** Absent: updates leave the sites as they are. A worker that does not know the key refuses the federation. */
   privacy: privacySchema.optional(),
+  /** With secure aggregation, whose sites weigh their updates themselves: by their examples, or all the same. */
+  weighting: z.enum(['examples', 'uniform']).optional(),
   /** A site stops when a larger share of its images than this can't be read, in [0, 1]. */
   maxUnreadableShare: z.number().min(0).max(1),
   /** Keras JSON of the LayersModel, as text; its SHA-256 is in the configuration's digest. */

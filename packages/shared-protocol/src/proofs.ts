@@ -18,6 +18,7 @@ export type Outgoing = Unsigned<Message>;
 const SIGNED_TYPES: ReadonlySet<MessageType> = new Set<SignedMessage['type']>([
   'ready',
   'offer',
+  'trained',
   'evaluation',
   'failure',
   'rekey',

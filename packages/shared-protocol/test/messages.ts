@@ -28,6 +28,12 @@ export const FEDERATION: FederationView = {
 /** Texts of the right lengths; that they are signatures of these messages is tested elsewhere. */
 const KEY = 'K'.repeat(42).concat('A');
 const SIGNATURE = 'S'.repeat(85).concat('A');
+const ROUND_KEYS = {
+  channelKey: 'C'.repeat(43),
+  maskKey: 'M'.repeat(43),
+  seedCommitment: 'H'.repeat(43),
+  signature: SIGNATURE,
+};
 const SESSION = 'c2Vzc2lvbi1vZi10aGlzLWxpbms';
 const SIGNED = { at: 1_767_225_600_456, counter: 3, signature: SIGNATURE };
 
@@ -91,6 +97,36 @@ export const MESSAGES: readonly Message[] = [
     metrics: { loss: 0.5, accuracy: 0.875 },
     update: { ...blob, digest: B },
     signed: SIGNED,
+  },
+  { type: 'trained', round: 2, base: A, release: { update: B, numExamples: 600 }, signed: SIGNED },
+  {
+    type: 'advertise',
+    attempt: 'try-1',
+    round: 2,
+    base: A,
+    cohort: [{ name: 'north', publicKey: 'k'.repeat(43) }],
+  },
+  { type: 'advertised', ...ROUND_KEYS },
+  { type: 'share', attempt: 'try-1', keys: [{ site: 'north', ...ROUND_KEYS }] },
+  { type: 'shared', envelopes: [{ to: 'south', sealed: 'e'.repeat(123) }] },
+  {
+    type: 'mask',
+    attempt: 'try-1',
+    sharers: ['north', 'south'],
+    envelopes: [{ from: 'south', sealed: 'e'.repeat(123) }],
+  },
+  { type: 'agree', attempt: 'try-1', survivors: ['north', 'south'] },
+  { type: 'agreed', signature: 's'.repeat(86) },
+  {
+    type: 'unmask',
+    attempt: 'try-1',
+    survivors: ['north', 'south'],
+    signatures: [{ site: 'north', signature: 's'.repeat(86) }],
+  },
+  {
+    type: 'unmasked',
+    seedShares: [{ of: 'north', share: 'b'.repeat(43) }],
+    maskKeyShares: [{ of: 'south', share: 'b'.repeat(43) }],
   },
   { type: 'receipt', decision: 'refused', code: 'FED_ROUND_STALE', reason: 'round 2 is committed' },
   { type: 'verdict', round: 2, update: B, accepted: true },

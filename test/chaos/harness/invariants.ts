@@ -150,7 +150,7 @@ function rounds({ plan }: Outcome, log: readonly LogRecord[]): string[] {
   for (const { round, updates, numExamples } of commits) {
     const names = updates.map(({ name }) => name).join();
     if (names !== [...sites].sort().join()) found.push(`round ${round} was made of the updates of ${names}`);
-    const sum = updates.reduce((n, update) => n + update.numExamples, 0);
+    const sum = updates.reduce((n, update) => n + (update.numExamples ?? 0), 0);
     if (sum !== numExamples)
       found.push(`round ${round} says ${numExamples} examples, its updates have ${sum}`);
     const accepted = log.flatMap((r) => (r.type === 'update-accepted' && r.round === round ? [r] : []));

@@ -2,6 +2,7 @@
 import { Command } from 'commander';
 import { ENGINE_CHOICES, oneOf, positiveNumber, wholeNumber } from '../arguments.ts';
 import { type CliContext, printJson } from '../context.ts';
+import { CliError } from '../errors.ts';
 
 interface Flags {
   readonly rounds: number;
@@ -38,7 +39,10 @@ export function demoCommand(context: CliContext): Command {
       oneOf(TRANSPORTS),
       'socketio',
     )
-    .option('--private', 'protect each digit by differential privacy (DP-SGD at the sites)')
+    .option(
+      '--private',
+      'protect each digit by noise (DP-SGD at the sites), each update by secure aggregation',
+    )
     .option(
       '--epsilon <number>',
       'with --private: the most that a site may spend, at delta 1e-5',
@@ -48,6 +52,15 @@ export function demoCommand(context: CliContext): Command {
     .option('--keep', 'keep the run of the last demo beside the new one')
     .action(async (_options: unknown, command: Command) => {
       const { json = false, keep = false, epsilon, ...flags } = command.optsWithGlobals<Flags>();
+      if (flags.private && flags.sites < 3)
+        throw new CliError(
+          'FED_CLI_USAGE',
+          `--private with ${flags.sites} sites: a sum hides nobody among fewer than three.`,
+          {
+            where: '--sites',
+            todo: 'Take three sites or more.',
+          },
+        );
       const { runDemo } = await import('../demo/run-demo.ts');
       const result = await runDemo(context, {
         ...flags,

@@ -33,9 +33,12 @@ export default defineFederation({
     // classWeights: { cats: 2 },
   },
 
-  // Protects each image of a site by clipping and noise (DP-SGD), and ends the run before a site would spend more than the
-  // budget; \`tributary privacy plan\` finds the noise. Sites then tell no metrics: measure with evaluation.testDir.
+  // secureAggregation: the coordinator learns the sum of the updates, and no single one (three sites or more: raise quorum).
+  // differentialPrivacy protects each image of a site by clipping and noise (DP-SGD), and ends the run before a site would
+  // spend more than the budget; \`tributary privacy plan\` finds the noise. Sites then tell no metrics: measure with
+  // evaluation.testDir.
   // privacy: {
+  //   secureAggregation: true,
   //   differentialPrivacy: { unit: 'record', clippingNorm: 1, noiseMultiplier: 1.1 },
   //   budget: { epsilon: 8, delta: 1e-5 },
   // },

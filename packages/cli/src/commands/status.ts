@@ -71,7 +71,6 @@ async function statusFromDisk({ federation, state }: Run): Promise<RunStatus> {
         connected: false,
         state: 'away',
         progress: 0,
-        trainExamples: 0,
         testExamples: 0,
         lastSeenAt: 0,
       })),
@@ -119,7 +118,8 @@ function printStatus(context: CliContext, run: Run, status: RunStatus, running: 
     for (const client of status.clients) {
       const share =
         client.progress > 0 && client.progress < 1 ? ` ${Math.round(client.progress * 100)} %` : '';
-      const count = (value: number) => (running ? formatCount(value) : '–');
+      const count = (value: number | undefined) =>
+        running && value !== undefined ? formatCount(value) : '–';
       print(
         context,
         table.row([

@@ -129,6 +129,7 @@ export async function runDemo(context: CliContext, options: DemoOptions): Promis
         `\n${bold(`Privacy: epsilon ${epsilonSpent.toFixed(2)} of ${options.epsilon}`)} ${dim(`at delta ${PRIVATE_DELTA}`)}`,
       );
       say(dim('of each digit at its site, by the books of the coordinator; every site keeps its own'));
+      say(dim('updates were masked: the coordinator learned their sums, and no single one'));
       if (played.summary.reason === 'privacy-budget') say(`  ${played.summary.message}`);
     }
     say(`\n  run folder  ${shown(runDir)}`);

@@ -77,6 +77,7 @@ function privateTraining(
       learningRateSchedule: { kind: 'cosine', totalRounds: rounds, minFactor: 0.1 },
     },
     privacy: {
+      secureAggregation: true,
       differentialPrivacy: { unit: 'record', clippingNorm: 1, noiseMultiplier: 1.4 },
       budget: { epsilon, delta: PRIVATE_DELTA },
     },

@@ -91,7 +91,7 @@ export function createRunView(options: RunViewOptions): RunView {
       `${table.row([
         String(event.round),
         cohort.length === 0 ? String(event.updates) : `${event.updates}/${cohort.length}`,
-        formatCount(event.numExamples),
+        event.numExamples === undefined ? '–' : formatCount(event.numExamples),
         formatMetric(own['loss'] ?? evaluated?.central?.['loss']),
         formatMetric(own[metric]),
         ...columns.map((name) => formatMetric(ofSite(name))),
@@ -136,7 +136,8 @@ export function createRunView(options: RunViewOptions): RunView {
         sites.set(event.name, { state: 'ready', progress: 0 });
         if (!options.quiet)
           print(
-            `  ${colours.green('✓')} ${event.name} is ready: ${formatCount(event.trainExamples)} training and ` +
+            `  ${colours.green('✓')} ${event.name} is ready: ` +
+              (event.trainExamples === undefined ? '' : `${formatCount(event.trainExamples)} training and `) +
               `${formatCount(event.testExamples)} test images, engine ${event.engine}`,
           );
         return;

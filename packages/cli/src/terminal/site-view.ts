@@ -78,6 +78,13 @@ export function createSiteView(options: SiteViewOptions): SiteView {
           event.bytes / Math.max(1, event.totalBytes),
         );
         return;
+      case 'masked':
+        doing(event.at, `round ${event.round}: masked with ${event.sites - 1} other sites`);
+        if (event.clippedFraction > 0)
+          print(
+            `  ${colours.yellow('!')} round ${event.round}: ${(100 * event.clippedFraction).toFixed(2)} % of the update’s values were clipped to be masked`,
+          );
+        return;
       case 'accepted':
         print(`  ${colours.green('✓')} round ${event.round}: update accepted`);
         return;

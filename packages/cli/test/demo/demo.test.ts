@@ -121,7 +121,7 @@ describe('demo', () => {
   test('--private: what is spent is counted at both ends, and the run ends before its budget is overdrawn', {
     timeout: 240_000,
   }, async () => {
-    const { result, events } = await demo('--private', '--epsilon', '3.5', '--sites', '2');
+    const { result, events } = await demo('--private', '--epsilon', '3.5');
     const commits = events.filter(({ type }) => type === 'committed');
     expect(commits.length).toBeGreaterThan(0);
     expect(commits.length).toBeLessThan(12);
@@ -129,7 +129,7 @@ describe('demo', () => {
     expect(result.epsilonSpent).toBeGreaterThan(0);
     expect(result.epsilonSpent).toBeLessThanOrEqual(3.5);
     expect(result.sites).toEqual({});
-    for (const site of ['north', 'harbour']) {
+    for (const site of ['north', 'harbour', 'hill']) {
       const lines = readFileSync(join(result.runDir, 'sites', site, 'privacy-ledger.jsonl'), 'utf8')
         .trim()
         .split('\n');

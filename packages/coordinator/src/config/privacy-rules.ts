@@ -24,9 +24,17 @@ interface PrivateSettings {
 
 /** What of the settings can't be had together with their `privacy`. */
 export function unsoundWithPrivacy(settings: PrivateSettings): UnsoundSetting[] {
-  const { privacy, evaluation } = settings;
+  const { privacy, evaluation, strategy } = settings;
   if (privacy === undefined) return [];
   const unsound: UnsoundSetting[] = [];
+  if (privacy.secureAggregation && strategy.updateClippingNorm !== undefined) {
+    unsound.push({
+      path: ['strategy', 'updateClippingNorm'],
+      message:
+        'the coordinator sees no single update under secure aggregation, and can scale none down; leave it out: privacy.secureAggregation.clippingRange bounds each value at the site',
+    });
+  }
+  if (privacy.differentialPrivacy === undefined) return unsound;
   if (evaluation.sites === true) {
     unsound.push({
       path: ['evaluation', 'sites'],
@@ -42,8 +50,9 @@ export function unsoundWithPrivacy(settings: PrivateSettings): UnsoundSetting[] 
 
 /** What of a model's topology (Keras JSON, as text) can't be trained with privacy; undefined when all can. */
 export function unsoundModel(privacy: PrivacyPlan | undefined, topology: string): string | undefined {
-  if (privacy === undefined || !/"class_name":\s*"BatchNormalization"/.test(topology)) return undefined;
-  return privacy.differentialPrivacy.unit === 'record'
+  const unit = privacy?.differentialPrivacy?.unit;
+  if (unit === undefined || !/"class_name":\s*"BatchNormalization"/.test(topology)) return undefined;
+  return unit === 'record'
     ? 'it has batch normalisation, which mixes the records of a batch: the share of one has no bound, and its moving ' +
         'averages would leave a site without noise; use layer normalisation, or none'
     : 'it has batch normalisation, whose moving averages are statistics of a site’s images: clipped and noised with ' +
@@ -52,7 +61,7 @@ export function unsoundModel(privacy: PrivacyPlan | undefined, topology: string)
 
 /** Why noise of so many clipping norms can't be drawn for a model of so many parameters; undefined when it can. */
 export function unsoundNoise(privacy: PrivacyPlan | undefined, dimension: number): string | undefined {
-  if (privacy?.differentialPrivacy.unit !== 'site') return undefined;
+  if (privacy?.differentialPrivacy?.unit !== 'site') return undefined;
   const { clippingNorm: norm, noiseMultiplier } = privacy.differentialPrivacy;
   try {
     const stdDev =
@@ -89,10 +98,17 @@ function unsoundForRecords({ augmentation }: PrivateSettings): UnsoundSetting[] 
 const OF_THE_MEAN = ['fed-avg', 'fed-avg-m', 'fed-adagrad', 'fed-adam', 'fed-yogi'];
 
 function unsoundForSites(
-  { clippingNorm, noiseMultiplier }: SiteLevelPlan,
-  { strategy }: PrivateSettings,
+  { noise, clippingNorm, noiseMultiplier }: SiteLevelPlan,
+  { privacy, strategy }: PrivateSettings,
 ): UnsoundSetting[] {
   const unsound: UnsoundSetting[] = [];
+  if (noise === 'coordinator' && privacy?.secureAggregation) {
+    unsound.push({
+      path: ['privacy', 'differentialPrivacy', 'noise'],
+      message:
+        'under secure aggregation the coordinator can clip no update, and the noise would be sized by what each site says of itself; use "site", or leave secureAggregation out',
+    });
+  }
   if (!OF_THE_MEAN.includes(strategy.name)) {
     unsound.push({
       path: ['strategy', 'name'],

@@ -34,11 +34,15 @@ export interface TensorShape {
 
 /** Plain JSON. `digest` covers all but `server`, `invites` and `runDir`, which may change between starts. */
 export interface ResolvedFederation
-  extends Omit<FederationSettings, 'model' | 'input' | 'training' | 'augmentation' | 'evaluation'> {
+  extends Omit<
+    FederationSettings,
+    'model' | 'input' | 'training' | 'augmentation' | 'evaluation' | 'strategy'
+  > {
   readonly model: string;
   readonly input: InputPlan;
   readonly augmentation: AugmentationPlan;
   readonly training: TrainingPlan;
+  readonly strategy: FederationSettings['strategy'] & { readonly weighting: 'examples' | 'uniform' };
   readonly evaluation: Omit<FederationSettings['evaluation'], 'sites'> & { readonly sites: boolean };
   readonly topology: string;
   readonly frozenWeights: readonly string[];
@@ -47,6 +51,9 @@ export interface ResolvedFederation
   /** SHA-256 of the canonical JSON, lower-case hex. */
   readonly digest: string;
 }
+
+/** Sites whose sum hides each of them, at least. */
+const FEWEST_MASKED = 3;
 
 /**
  * `config` laid over a model's recipe, section by section: what the configuration says wins key by key, an optimizer
@@ -101,6 +108,16 @@ export function resolveFederation(
       });
     }
   }
+  const { secureAggregation } = settings.privacy ?? {};
+  if (secureAggregation && config.cohort?.quorum === undefined)
+    settings.cohort.quorum = Math.max(FEWEST_MASKED, settings.cohort.quorum);
+  if (secureAggregation && settings.cohort.quorum < FEWEST_MASKED) {
+    issues.push({
+      path: 'cohort.quorum',
+      value: String(settings.cohort.quorum),
+      message: `secure aggregation hides nobody among fewer than ${FEWEST_MASKED} sites; set it to ${FEWEST_MASKED} or more`,
+    });
+  }
   const unsound = unsoundModel(settings.privacy, artifact.topology);
   if (unsound !== undefined) issues.push({ path: 'model', value: artifact.name, message: unsound });
   const exchanged = artifact.weights.filter(({ name }) => !frozen.has(name));
@@ -109,7 +126,7 @@ export function resolveFederation(
   if (noise !== undefined)
     issues.push({
       path: 'privacy.differentialPrivacy.noiseMultiplier',
-      value: String(settings.privacy?.differentialPrivacy.noiseMultiplier),
+      value: String(settings.privacy?.differentialPrivacy?.noiseMultiplier),
       message: noise,
     });
   if (issues.length > 0) throw new ConfigError(file, issues);
@@ -122,7 +139,7 @@ export function resolveFederation(
       ...settings.strategy,
       weighting:
         settings.strategy.weighting ??
-        (settings.privacy?.differentialPrivacy.unit === 'site' ? 'uniform' : 'examples'),
+        (settings.privacy?.differentialPrivacy?.unit === 'site' ? 'uniform' : 'examples'),
     },
     evaluation: {
       ...settings.evaluation,
@@ -162,6 +179,7 @@ export function federationView(
     augmentation,
     training,
     privacy,
+    strategy,
     maxUnreadableShare,
     topology,
     frozenWeights,
@@ -178,6 +196,7 @@ export function federationView(
     augmentation,
     training,
     ...(privacy === undefined ? {} : { privacy }),
+    ...(privacy?.secureAggregation === undefined ? {} : { weighting: strategy.weighting }),
     maxUnreadableShare,
     topology,
     frozenWeights: [...frozenWeights],

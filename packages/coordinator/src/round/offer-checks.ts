@@ -16,6 +16,9 @@ export interface OpenRound {
   readonly base: string;
 }
 
+/** An offer of an update as it is. */
+export type PlainOffer = MessageOf<'offer'> & { readonly numExamples: number };
+
 /**
  * Checks the round, the base model, the sender and the numbers of an offer.
  *
@@ -28,7 +31,42 @@ export function checkOffer(
   open: OpenRound | undefined,
   lastRound: number,
   manifest: readonly TensorShape[],
-): asserts open is OpenRound {
+): asserts offer is PlainOffer {
+  checkRound(offer, name, open, lastRound);
+  const { numExamples = Number.NaN } = offer;
+  if (!Number.isSafeInteger(numExamples) || numExamples < 1 || numExamples >= MAX_EXAMPLES) {
+    throw new CoordinatorError(
+      'FED_UPDATE_EXAMPLES',
+      `numExamples is ${offer.numExamples}; expected a whole number from 1 to ${MAX_EXAMPLES - 1}`,
+    );
+  }
+  const metrics = Object.entries(offer.metrics);
+  if (metrics.length > MAX_METRICS || metrics.some(([key]) => key.length > 64)) {
+    throw new CoordinatorError(
+      'FED_UPDATE_METRICS',
+      `${metrics.length} metrics; at most ${MAX_METRICS}, with names of at most 64 characters`,
+    );
+  }
+  const bytes = manifest.reduce((n, t) => n + 4 * t.shape.reduce((a, b) => a * b, 1), 0);
+  if (offer.update.bytes < bytes || offer.update.bytes > bytes + HEADER_SLACK_BYTES) {
+    throw new CoordinatorError(
+      'FED_UPDATE_SIZE',
+      `the update is declared as ${offer.update.bytes} bytes; the model's tensors take ${bytes}`,
+    );
+  }
+}
+
+/**
+ * Checks that an update is for the open round, by one of its sites, and relative to its model.
+ *
+ * @throws CoordinatorError FED_UPDATE_STALE, FED_UPDATE_ROUND, FED_UPDATE_LATE, FED_UPDATE_UNINVITED, FED_UPDATE_BASE
+ */
+export function checkRound(
+  offer: Pick<MessageOf<'offer'>, 'round' | 'base'>,
+  name: string,
+  open: OpenRound | undefined,
+  lastRound: number,
+): void {
   if (!open || offer.round !== open.round) {
     const current = open?.round ?? lastRound;
     if (offer.round === lastRound) {
@@ -58,30 +96,6 @@ export function checkOffer(
     throw new CoordinatorError(
       'FED_UPDATE_BASE',
       `the update is relative to model ${offer.base.slice(0, 12)}..., and round ${open.round} started from ${open.base.slice(0, 12)}...`,
-    );
-  }
-  if (
-    !Number.isSafeInteger(offer.numExamples) ||
-    offer.numExamples < 1 ||
-    offer.numExamples >= MAX_EXAMPLES
-  ) {
-    throw new CoordinatorError(
-      'FED_UPDATE_EXAMPLES',
-      `numExamples is ${offer.numExamples}; expected a whole number from 1 to ${MAX_EXAMPLES - 1}`,
-    );
-  }
-  const metrics = Object.entries(offer.metrics);
-  if (metrics.length > MAX_METRICS || metrics.some(([key]) => key.length > 64)) {
-    throw new CoordinatorError(
-      'FED_UPDATE_METRICS',
-      `${metrics.length} metrics; at most ${MAX_METRICS}, with names of at most 64 characters`,
-    );
-  }
-  const bytes = manifest.reduce((n, t) => n + 4 * t.shape.reduce((a, b) => a * b, 1), 0);
-  if (offer.update.bytes < bytes || offer.update.bytes > bytes + HEADER_SLACK_BYTES) {
-    throw new CoordinatorError(
-      'FED_UPDATE_SIZE',
-      `the update is declared as ${offer.update.bytes} bytes; the model's tensors take ${bytes}`,
     );
   }
 }

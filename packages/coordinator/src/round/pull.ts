@@ -23,6 +23,32 @@ import type { UpdateFacts } from '../strategy.ts';
 /** An update may be this much larger than its tensors: header, names, padding. */
 export const HEADER_SLACK_BYTES = 1024 * 1024;
 
+/** Chunks in flight over all pulls together, about. */
+const CHUNKS_IN_FLIGHT = 16;
+/** Pulls at a time; later ones wait their turn. */
+const MAX_PULLS = 16;
+
+/** Chunks to ask one site for ahead of the one that is due, where so many send theirs. */
+export function pullWindow(sites: number): number {
+  return Math.max(1, Math.min(8, Math.floor(CHUNKS_IN_FLIGHT / sites)));
+}
+
+/** Runs what it is given when it is its turn. */
+export function createTurns(): <T>(work: () => Promise<T>) => Promise<T> {
+  let running = 0;
+  const queued: (() => void)[] = [];
+  return async (work) => {
+    if (running >= MAX_PULLS) await new Promise<void>((go) => queued.push(go));
+    running++;
+    try {
+      return await work();
+    } finally {
+      running--;
+      queued.shift()?.();
+    }
+  };
+}
+
 export interface PullOptions {
   readonly channel: Channel;
   readonly ref: BlobRef;

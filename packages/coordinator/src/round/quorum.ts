@@ -1,6 +1,6 @@
 /** The wait before a round: until enough sites are ready, saying who is here and what happens next. */
 import type { RunContext } from './context.ts';
-import { RoundFailed } from './train-round.ts';
+import { RoundFailed } from './gathering.ts';
 
 /** The sites that are ready once there are enough of them, sorted. Rejects with the signal's reason, or RoundFailed. */
 export function waitForQuorum(context: RunContext, round: number): Promise<string[]> {

@@ -67,16 +67,36 @@ export type LogEntry =
       readonly extension: number;
       readonly reason: string;
     }
+  /** Under secure aggregation: a site has an update of the round, and keeps it until it is masked. */
+  | {
+      readonly type: 'trained';
+      readonly round: number;
+      readonly name: string;
+      /** In a private federation: which update, and from how many examples. */
+      readonly release?: { readonly update: string; readonly numExamples: number };
+    }
   | {
       readonly type: 'update-accepted';
       readonly round: number;
       readonly name: string;
+      /** Of the masked one, where there is an `attempt`. */
       readonly digest: string;
       readonly bytes: number;
-      readonly numExamples: number;
+      /** Absent in a masked update, which has it inside. */
+      readonly numExamples?: number;
       readonly metrics: Metrics;
+      /** Of the secure sum that it was masked for. */
+      readonly attempt?: string;
       /** The site's signature over its offer, and what else the offer said. Absent in logs of protocol 1. */
       readonly offer?: KeptProof & { readonly base: string; readonly chunkBytes: number };
+    }
+  /** Sites were asked to unmask the sum of these, and of no others from then on. */
+  | {
+      readonly type: 'survivors';
+      readonly round: number;
+      readonly attempt: string;
+      /** Ascending. */
+      readonly names: readonly string[];
     }
   | {
       readonly type: 'update-refused';
@@ -120,9 +140,13 @@ export type LogEntry =
       readonly updates: readonly {
         readonly name: string;
         readonly digest: string;
-        readonly numExamples: number;
+        /** Absent for a masked update. */
+        readonly numExamples?: number;
       }[];
-      readonly numExamples: number;
+      /** Of all updates together; of masked ones about, and absent where they all weigh the same. */
+      readonly numExamples?: number;
+      /** Share of the updates' values that were clipped before they were masked, in [0, 1]. */
+      readonly clippedFraction?: number;
       readonly trainMetrics: Metrics;
       readonly siteMetrics: Metrics;
       readonly centralMetrics: Metrics | null;
@@ -140,6 +164,7 @@ export type LogEntry =
       readonly message: string;
     };
 
+type RoundStart = Extract<LogEntry, { type: 'round-started' }>;
 export type AcceptedUpdate = Extract<LogEntry, { type: 'update-accepted' }>;
 export type CommittedRound = Extract<LogEntry, { type: 'committed' }>;
 
@@ -193,6 +218,8 @@ export interface RunState {
         base: string;
         learningRate: number;
         accepted: Map<string, AcceptedUpdate>;
+        /** Those of whom the sites were asked to unmask the sum. */
+        survivors: readonly string[] | undefined;
       }
     | undefined;
   /** Of the certificate that was shown last; undefined before the first was recorded. */
@@ -274,7 +301,17 @@ export function apply(state: RunState, entry: Logged): void {
         base: entry.base,
         learningRate: entry.learningRate,
         accepted: keptUpdates(state, entry),
+        survivors: isSameRound(state, entry) ? state.open?.survivors : undefined,
       };
+      break;
+    case 'trained':
+      if (entry.release) {
+        const { update, numExamples } = entry.release;
+        noteReleased(state, { ...entry, digest: update, numExamples });
+      }
+      break;
+    case 'survivors':
+      if (state.open?.round === entry.round) state.open.survivors = entry.names;
       break;
     case 'update-accepted':
       noteReleased(state, entry);
@@ -346,10 +383,11 @@ function expel(state: RunState, { name, reason, at }: Extract<Logged, { type: 'r
 }
 
 /** A round that is started once more, because too few of its sites were left, keeps the updates that it has. */
-function keptUpdates(
-  { open }: RunState,
-  { round, base, cohort }: Extract<LogEntry, { type: 'round-started' }>,
-): Map<string, AcceptedUpdate> {
-  if (open?.round !== round || open.base !== base) return new Map();
-  return new Map([...open.accepted].filter(([name]) => cohort.includes(name)));
+function keptUpdates(state: RunState, start: RoundStart): Map<string, AcceptedUpdate> {
+  if (!isSameRound(state, start)) return new Map();
+  return new Map([...(state.open?.accepted ?? [])].filter(([name]) => start.cohort.includes(name)));
+}
+
+function isSameRound({ open }: RunState, { round, base }: RoundStart): boolean {
+  return open?.round === round && open.base === base;
 }

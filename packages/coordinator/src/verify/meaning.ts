@@ -36,6 +36,8 @@ interface Story {
         readonly accepted: Map<string, RecordOf<'update-accepted'>>;
         /** The sum that noise was drawn for last; a round is made of no other. */
         noised?: RecordOf<'noised'>;
+        /** Those whose sum was to be unmasked. */
+        survivors?: readonly string[];
       }
     | undefined;
   committed: number;
@@ -101,6 +103,9 @@ function* follow(story: Story, record: LogRecord): Generator<Said> {
       break;
     case 'update-accepted':
       yield* accept(story, record);
+      break;
+    case 'survivors':
+      yield* survive(story, record);
       break;
     case 'noised':
       yield* noise(story, record);
@@ -209,6 +214,7 @@ function* openRound(story: Story, record: RecordOf<'round-started'>): Generator<
     start: record,
     lost: false,
     accepted: new Map(accepted.filter(([name]) => record.cohort.includes(name))),
+    ...(kept && story.open?.survivors ? { survivors: story.open.survivors } : {}),
   };
 }
 
@@ -231,13 +237,35 @@ function* accept(story: Story, record: RecordOf<'update-accepted'>): Generator<S
   story.open.accepted.set(name, record);
 }
 
+function* survive(story: Story, { round, attempt, names }: RecordOf<'survivors'>): Generator<Said> {
+  const { open } = story;
+  const what = `has the sum of ${names.join(', ')} unmasked in round ${round}`;
+  if (open?.start.round !== round) {
+    yield [`${what}, which is not open`, 'a sum is unmasked that no round needs'];
+    return;
+  }
+  for (const name of names)
+    if (open.accepted.get(name)?.attempt !== attempt)
+      yield [`${what}, without a masked update of "${name}" for it`, 'a sum is not of whom it says'];
+  if (open.survivors && open.survivors.join('\n') !== names.join('\n'))
+    yield [
+      `${what}, and of ${open.survivors.join(', ')} before`,
+      'the difference of two sums of the same updates tells of the sites in one of them only',
+    ];
+  open.survivors = names;
+}
+
 /** Whether the site with `key` signed the offer that the record is of. */
 export function isSignedOffer(runId: string, record: RecordOf<'update-accepted'>, key: string): boolean {
-  const { round, numExamples, metrics, digest, bytes, offer } = record;
+  const { round, numExamples, metrics, digest, bytes, attempt, offer } = record;
   if (offer === undefined) return false;
   const { base, chunkBytes, session, ...signed } = offer;
   const update = { digest, bytes, chunkBytes };
-  const message = { type: 'offer', round, base, numExamples, metrics, update, signed } as const;
+  const own = {
+    ...(numExamples === undefined ? {} : { numExamples }),
+    ...(attempt === undefined ? {} : { attempt }),
+  };
+  const message = { type: 'offer', round, base, ...own, metrics, update, signed } as const;
   return isProven(message, { runId, session }, key);
 }
 
@@ -269,6 +297,12 @@ function* commit(story: Story, record: RecordOf<'committed'>): Generator<Said> {
   if (story.open?.start.round !== round)
     yield [`commits round ${round}, which was not open`, 'nothing says from what this model came'];
   const names = new Set<string>();
+  const { survivors } = story.open ?? {};
+  if (survivors && survivors.join('\n') !== record.updates.map(({ name }) => name).join('\n'))
+    yield [
+      `commits a sum of other sites than were to unmask it (${survivors.join(', ')})`,
+      'the model is not what its sites have signed',
+    ];
   for (const { name, digest, numExamples } of record.updates) {
     if (names.has(name)) yield [`counts the update of "${name}" twice`, 'one site has the weight of two'];
     names.add(name);
@@ -290,8 +324,9 @@ function* commit(story: Story, record: RecordOf<'committed'>): Generator<Said> {
       `commits updates of ${[...names].sort().join(', ')}, and the noise was drawn for ${noised.join(', ')}`,
       'a site’s update is in the model without noise, or its privacy is miscounted',
     ];
-  const sum = record.updates.reduce((n, update) => n + update.numExamples, 0);
-  if (sum !== record.numExamples)
+  const masked = record.updates.some((update) => update.numExamples === undefined);
+  const sum = record.updates.reduce((n, update) => n + (update.numExamples ?? 0), 0);
+  if (!masked && sum !== record.numExamples)
     yield [`says ${record.numExamples} examples, and its updates have ${sum}`, 'the weights do not add up'];
   story.committed = Math.max(story.committed, round);
   story.model = record.model;

@@ -196,7 +196,7 @@ function* tale(records: readonly LogRecord[], { name, publicKey }: CopyOptions):
             `counts ${own.numExamples} examples of "${name}", which said ${mine.numExamples}`,
             'this site has more or less weight than it said',
           );
-        else if (!own && mine && !revoked)
+        else if (!own && mine && mine.attempt === undefined && !revoked)
           yield say(
             `leaves out the update of "${name}" that it had accepted`,
             'what this site sent does not count, and it was told that it does',

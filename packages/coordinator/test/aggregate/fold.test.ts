@@ -112,6 +112,13 @@ describe('fedAvg', () => {
     expect([...weights]).toEqual([Math.fround(0.3), Math.fround(0.4)]);
   });
 
+  it('DISCO PR 317: clips what a site changed, however large the weights are', async () => {
+    // A model of norm 500, moved by (3, 4): 5, clipped to 1. Weights that were clipped would end near the origin.
+    const updates = [{ name: 'a', numExamples: 1, values: Float32Array.of(3, 4) }];
+    const weights = await average([300, 400], updates, { updateClippingNorm: 1 });
+    expect([...weights]).toEqual([Math.fround(300.6), Math.fround(400.8)]);
+  });
+
   it('agrees with recorded rounds of a float64 implementation', async () => {
     const file = new URL('fed-avg-cases.json', import.meta.url);
     const cases = JSON.parse(readFileSync(file, 'utf8')) as OracleCase[];

@@ -30,7 +30,9 @@ describe('a wait', () => {
       rounds: 0,
       message: expect.stringContaining('1 of at least 2 updates'),
     });
-    expect(run.events.filter((e) => e.type === 'warning')).toHaveLength(2);
+    // On a busy machine the first update may still be arriving when the time is up, which is told too.
+    const extended = (e: { type: string; message?: string }) => /opened again/.test(e.message ?? '');
+    expect(run.events.filter((e) => e.type === 'warning' && extended(e))).toHaveLength(2);
   });
 
   it('for a lost site lets it come back within the round', async () => {

@@ -30,7 +30,7 @@ export interface Cohort {
 /** The bytes that a site signs to advertise its keys. */
 export function keysStatement(plan: SecaggPlan, message: Omit<KeysMessage, 'signature'>): Buffer {
   const { site, channelKey, maskKey, seedCommitment } = message;
-  return fieldBytes('keys', plan.run, plan.round, site, channelKey, maskKey, seedCommitment);
+  return fieldBytes('keys', plan.run, plan.round, plan.attempt, site, channelKey, maskKey, seedCommitment);
 }
 
 /** What a site commits itself to by its keys: nobody can make others believe in another seed. */
@@ -40,7 +40,7 @@ export function seedCommitment(plan: SecaggPlan, site: string, seed: Uint8Array)
 
 /**
  * Throws PrivacyError unless `message` is one of the cohort's and is signed with the key that `roster` knows it by, for
- * this run and round: FED_PRIVACY_SECAGG_MESSAGE, FED_PRIVACY_SECAGG_SIGNATURE.
+ * this try of this run's round: FED_PRIVACY_SECAGG_MESSAGE, FED_PRIVACY_SECAGG_SIGNATURE.
  */
 export function checkKeysMessage(plan: SecaggPlan, roster: Roster, message: KeysMessage): void {
   const { site } = message;
@@ -61,7 +61,7 @@ export function checkKeysMessage(plan: SecaggPlan, roster: Roster, message: Keys
   if (!isSigned(pinned, keysStatement(plan, message), message.signature))
     throw new PrivacyError(
       'FED_PRIVACY_SECAGG_SIGNATURE',
-      `the round's keys of site '${site}' are not signed with its pinned key for round ${plan.round} of this run`,
+      `the round's keys of site '${site}' are not signed with its pinned key for this try of round ${plan.round} of this run`,
       { site },
     );
 }
@@ -170,7 +170,16 @@ export function survivorsStatement(
   sharers: readonly string[],
   survivors: readonly string[],
 ): Buffer {
-  return fieldBytes('survivors', plan.run, plan.round, cohort.digest, plan.modelBinding, sharers, survivors);
+  return fieldBytes(
+    'survivors',
+    plan.run,
+    plan.round,
+    plan.attempt,
+    cohort.digest,
+    plan.modelBinding,
+    sharers,
+    survivors,
+  );
 }
 
 /** An order of the ring that nobody chose: by a hash of each id with everybody's keys. */

@@ -15,7 +15,6 @@ import {
   survivorsStatement,
 } from './cohort.ts';
 import { isSigned, KEY_BYTES, keyPairOf, SEAL_BYTES, SIGNATURE_BYTES } from './keys.ts';
-import { PIECE_WORDS } from './mask-kernel.ts';
 import { applyMasks, type Mask } from './masks.ts';
 import {
   checkBytes,
@@ -30,7 +29,7 @@ import {
   type UnmaskMessage,
   type UnmaskRequest,
 } from './messages.ts';
-import { createUnpacker } from './packing.ts';
+import { checkPadding, createPackedSum, type PackedSum } from './packed-sum.ts';
 import { planRound, type SecaggPlan, type SecaggSettings } from './plan.ts';
 import { secretFromShares } from './shamir.ts';
 import { SHARES_BYTES } from './site.ts';
@@ -52,6 +51,17 @@ export interface SecaggResult {
   readonly clippedFraction: number;
 }
 
+/** Takes a masked update in pieces of any length, none of which is kept. */
+export interface MaskedReceiver {
+  /**
+   * Adds the next bytes to the sum. Throws PrivacyError FED_PRIVACY_SECAGG_MESSAGE for more than were said, and for bits at
+   * the end that belong to no value and are not zero.
+   */
+  write(bytes: Uint8Array): void;
+  /** The update counts now. Throws PrivacyError FED_PRIVACY_SECAGG_MESSAGE when bytes are missing. */
+  finish(): void;
+}
+
 type Stage = 'keys' | 'shares' | 'masked' | 'signatures' | 'unmask' | 'done' | 'aborted';
 
 /**
@@ -65,9 +75,11 @@ export class SecaggCoordinator {
   readonly #keys = new Map<string, KeysMessage>();
   readonly #shares = new Map<string, ReadonlyMap<string, Uint8Array>>();
   readonly #masked = new Set<string>();
+  /** Whose masked update is a part in the sum. */
+  readonly #begun = new Set<string>();
   readonly #signatures = new Map<string, SurvivorsMessage>();
   readonly #unmasked = new Map<string, UnmaskMessage>();
-  #sum: Uint32Array | undefined;
+  #sum: PackedSum | undefined;
   #stage: Stage = 'keys';
   #cohort: Cohort | undefined;
   #sharers: ReadonlySet<string> = new Set();
@@ -129,31 +141,54 @@ export class SecaggCoordinator {
     });
   }
 
-  /** Adds a masked update to the sum. Its bytes are read and not kept. */
+  /**
+   * Returns what adds a masked update of `bytes` bytes to the sum, piece by piece; it counts once it is finished. Throws for
+   * a wrong number of bytes, or a second update of one site: the sum is unharmed then. From here on it is not: an update
+   * that is begun and not finished, for whatever reason, spoils the sum, and `closeMasked` ends the round. So what is
+   * written should be whole and checked on a disk before.
+   */
+  beginMasked(site: string, bytes: number): MaskedReceiver {
+    this.#expect('masked');
+    const { words, fixedPoint, packedBytes } = this.plan;
+    this.#checkMember(site, this.#sharers, this.#masked.has(site) || this.#begun.has(site));
+    if (bytes !== packedBytes) throw faulty(site, `its masked update is not ${packedBytes} bytes`);
+    this.#sum ??= createPackedSum(words, fixedPoint.bits);
+    const addend = this.#sum.add(site);
+    this.#begun.add(site);
+    const step = (body: () => void): void => {
+      this.#expect('masked');
+      if (!this.#begun.has(site)) throw faulty(site, 'its masked update is finished');
+      body();
+    };
+    return {
+      write: (bytes) => step(() => addend.write(bytes)),
+      finish: () =>
+        step(() => {
+          addend.finish();
+          this.#begun.delete(site);
+          this.#masked.add(site);
+        }),
+    };
+  }
+
+  /** `beginMasked` for an update that is in memory as a whole, all of which is checked before anything is added. */
   receiveMasked(message: MaskedMessage): void {
     this.#expect('masked');
     const { site, packed } = message;
     const { words, fixedPoint, packedBytes } = this.plan;
     this.#checkMember(site, this.#sharers, this.#masked.has(site));
-    const values = createUnpacker(
-      checkBytes(packed, packedBytes, 'its masked update', site),
-      words,
-      fixedPoint.bits,
-    );
-    this.#sum ??= new Uint32Array(words);
-    const all = new Int32Array(this.#sum.buffer);
-    const piece = new Int32Array(Math.min(PIECE_WORDS, words));
-    for (let start = 0; start < words; start += PIECE_WORDS) {
-      const sum = all.subarray(start, start + PIECE_WORDS);
-      values.read(new Uint32Array(piece.buffer, 0, sum.length));
-      addWords(sum, piece);
-    }
-    this.#masked.add(site);
+    checkBytes(packed, packedBytes, 'its masked update', site);
+    checkPadding(packed, words, fixedPoint.bits, site);
+    const receiver = this.beginMasked(site, packed.length);
+    receiver.write(packed);
+    receiver.finish();
   }
 
   /** Ids of those whose masked updates are in the sum: for each of them to sign. */
   closeMasked(): readonly string[] {
     return this.#close('masked', 'signatures', () => {
+      for (const site of this.#begun)
+        throw faulty(site, 'its masked update was begun and not finished: the sum is spoilt, the round over');
       this.#survivors = this.#enough([...this.#masked], 'sent a masked update');
       this.#checkHolders(this.#masked);
       return this.#survivors;
@@ -206,7 +241,7 @@ export class SecaggCoordinator {
       this.#enough([...this.#unmasked.keys()], 'given their shares');
       this.#checkHolders(this.#unmasked);
       const masks = this.#masksInTheSum();
-      const sum = this.#sum!;
+      const sum = this.#sum!.words;
       applyMasks(
         sum,
         masks.map(({ key, sign }) => ({ key, sign: sign === 1 ? -1 : 1 })),
@@ -378,11 +413,6 @@ function checkShares(shares: readonly Share[], due: Set<string>, site: string): 
     checkBytes(share, KEY_BYTES, `its share of '${of}'`, site);
   }
   if (due.size > 0) throw faulty(site, `there is no share of '${[...due].join("', '")}'`);
-}
-
-/** Adds modulo 2^32: in signed words, as V8 does that faster, and in a function so small that it compiles it well. */
-export function addWords(sum: Int32Array, terms: Int32Array): void {
-  for (let i = 0; i < sum.length; i++) sum[i] = (sum[i]! + terms[i]!) | 0;
 }
 
 function keepLowest(words: Uint32Array, bits: number): void {

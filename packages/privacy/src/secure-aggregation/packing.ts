@@ -28,6 +28,12 @@ export function packedBytes(count: number, bits: number): number {
   return Math.ceil((count * bits) / 8);
 }
 
+/** Whether the bits that belong to no value are zero in `tail`, which holds at least the last byte of `count` values. */
+export function hasZeroPadding(tail: Uint8Array, count: number, bits: number): boolean {
+  const over = packedBytes(count, bits) * 8 - count * bits;
+  return over === 0 || tail.length === 0 || tail.at(-1)! >>> (8 - over) === 0;
+}
+
 /** Returns a packer for exactly `count` values; more or fewer are a RangeError. */
 export function createPacker(count: number, bits: number): Packer {
   const bytes = packedBytes(count, bits);
@@ -63,11 +69,10 @@ export function createUnpacker(packed: Uint8Array, count: number, bits: number):
       'FED_PRIVACY_SECAGG_MESSAGE',
       `${packed.length} bytes of packed values, where ${count} values of ${bits} bits take ${bytes}`,
     );
-  const over = bytes * 8 - count * bits;
-  if (over > 0 && packed[bytes - 1]! >>> (8 - over) !== 0)
+  if (!hasZeroPadding(packed, count, bits))
     throw new PrivacyError(
       'FED_PRIVACY_SECAGG_MESSAGE',
-      `the last ${over} bits belong to no value and are not zero`,
+      'the last bits of the packed values belong to no value and are not zero',
     );
   const staged = new Int32Array(Math.min(BLOCK, count) + 2);
   const stagedBytes = new Uint8Array(staged.buffer);

@@ -7,11 +7,17 @@ import { packedBytes } from './packing.ts';
 /** With fewer, a sum tells each site the sum of at most one other. */
 const FEWEST_SITES = 3;
 const DIGEST = /^[0-9a-f]{64}$/;
+const ATTEMPT = /^[A-Za-z0-9_-]{1,64}$/;
 
 export interface SecaggSettings {
   readonly run: string;
   /** From 1. No run has the same round twice: keys are bound to it. */
   readonly round: number;
+  /**
+   * Names this try of the round: 1 to 64 of A–Z, a–z, 0–9, _ and -, new for each try. What is signed for one try is worth
+   * nothing in another.
+   */
+  readonly attempt: string;
   /** Ids of the sites that are asked, at least 3. */
   readonly cohort: readonly string[];
   /** Values of an update. */
@@ -37,6 +43,7 @@ export interface SecaggSettings {
 export interface SecaggPlan {
   readonly run: string;
   readonly round: number;
+  readonly attempt: string;
   /** Ascending, as JavaScript compares strings. */
   readonly cohort: readonly string[];
   readonly parameters: number;
@@ -58,14 +65,18 @@ export interface SecaggPlan {
 }
 
 /**
- * Returns the plan of a round. Throws PrivacyError FED_PRIVACY_PARAMETER for a setting that can't be used,
+ * Returns the plan of one try of a round. Throws PrivacyError FED_PRIVACY_PARAMETER for a setting that can't be used,
  * FED_PRIVACY_SECAGG_OVERFLOW when the sum might not fit, FED_PRIVACY_SECAGG_TOO_FEW for a cohort below 3.
  */
 export function planRound(settings: SecaggSettings): SecaggPlan {
-  const { run, round, parameters, modelDigest, configurationDigest, harary } = settings;
+  const { run, round, attempt, parameters, modelDigest, configurationDigest, harary } = settings;
   const cohort = [...settings.cohort].sort();
   const n = cohort.length;
   check(Number.isSafeInteger(round) && round >= 1, `round is ${round}: it must be an integer from 1`);
+  check(
+    typeof attempt === 'string' && ATTEMPT.test(attempt),
+    `attempt is '${attempt}': it must be 1 to 64 of the letters A to Z and a to z, digits, _ and -`,
+  );
   check(
     Number.isSafeInteger(parameters) && parameters >= 1 && parameters <= 2 ** 31,
     `parameters is ${parameters}: it must be an integer from 1 to 2^31`,
@@ -95,6 +106,7 @@ export function planRound(settings: SecaggSettings): SecaggPlan {
   return {
     run,
     round,
+    attempt,
     cohort,
     parameters,
     fixedPoint,
@@ -107,6 +119,7 @@ export function planRound(settings: SecaggSettings): SecaggPlan {
       'settings',
       run,
       round,
+      attempt,
       cohort,
       parameters,
       threshold,

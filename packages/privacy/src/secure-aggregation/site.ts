@@ -18,7 +18,7 @@ import {
   sharedMask,
   survivorsStatement,
 } from './cohort.ts';
-import { encodeFraction, encodeValues, weightOf } from './fixed-point.ts';
+import { weightOf } from './fixed-point.ts';
 import {
   createKeyPair,
   isSigned,
@@ -30,7 +30,7 @@ import {
   seal,
 } from './keys.ts';
 import { PIECE_WORDS } from './mask-kernel.ts';
-import { type Mask, openMasks } from './masks.ts';
+import type { Mask } from './masks.ts';
 import {
   checkBytes,
   checkIds,
@@ -44,9 +44,9 @@ import {
   type UnmaskMessage,
   type UnmaskRequest,
 } from './messages.ts';
-import { createPacker } from './packing.ts';
 import { planRound, type SecaggPlan, type SecaggSettings } from './plan.ts';
 import { splitSecret } from './shamir.ts';
+import { createMaskedPacker, type MaskedPacker, type UpdateMasker } from './update-masker.ts';
 
 /** Bytes of a share of the seed and one of the mask key, side by side. */
 export const SHARES_BYTES: number = 2 * KEY_BYTES;
@@ -69,7 +69,15 @@ export interface SecaggSiteOptions {
   readonly random?: RandomWords;
 }
 
-type Stage = 'advertiseKeys' | 'shareKeys' | 'mask' | 'signSurvivors' | 'unmask' | 'done' | 'aborted';
+type Stage =
+  | 'advertiseKeys'
+  | 'shareKeys'
+  | 'mask'
+  | 'update'
+  | 'signSurvivors'
+  | 'unmask'
+  | 'done'
+  | 'aborted';
 
 /** The shares that this site holds of another's secrets, or of its own. */
 interface HeldShares {
@@ -78,7 +86,7 @@ interface HeldShares {
 }
 
 /**
- * Its methods are called once each, in the order in which they stand here. Each throws PrivacyError:
+ * Its methods are called once each, in the order in which they stand here; of `beginMask` and `mask`, one. Each throws PrivacyError:
  * FED_PRIVACY_SECAGG_STAGE when it is called again or too early (nothing changes then), else the code of what is wrong
  * with what it was given, after which the site has no secrets any more and answers nothing.
  */
@@ -94,6 +102,7 @@ export class SecaggSite {
   readonly #seed: Uint8Array = randomFillSync(new Uint8Array(KEY_BYTES));
   readonly #held = new Map<string, HeldShares>();
   #stage: Stage = 'advertiseKeys';
+  #packer: MaskedPacker | undefined;
   #cohort: Cohort | undefined;
   #sharers: readonly string[] = [];
   #survivors: readonly string[] = [];
@@ -164,59 +173,56 @@ export class SecaggSite {
   }
 
   /**
-   * Takes the others' envelopes, and returns the masked update, with the part of its values that was clipped. `update` is
-   * read, not changed or kept: its arrays, one after the other, are the values. The update is encoded, masked and packed in
-   * pieces of 64 KiB, so nothing but the packed bytes is as large as it.
+   * Takes the others' envelopes, and returns what takes the update, piece by piece, and gives the masked update that is to
+   * be sent. Whoever holds no update in memory reads it from a file, a megabyte at a time. The keys are erased: others hold
+   * the shares of what is still needed of them.
+   */
+  beginMask(delivery: Delivery, numExamples: number): UpdateMasker {
+    const packer = this.#step('mask', 'update', () => {
+      const weight = weightOf(numExamples, this.plan.fixedPoint);
+      this.#openEnvelopes(delivery);
+      const masks = this.#masks();
+      this.#packer = createMaskedPacker(this.plan, masks, weight, this.#random);
+      for (const { key } of masks) key.fill(0);
+      this.#eraseKeys();
+      return this.#packer;
+    });
+    return {
+      write: (values) => this.#step('update', 'update', () => packer.write(values)),
+      finish: () =>
+        this.#step('update', 'signSurvivors', () => {
+          const last = packer.finish();
+          packer.end();
+          return last;
+        }),
+      abort: () => {
+        if (this.#stage === 'update') this.abort();
+      },
+    };
+  }
+
+  /**
+   * `beginMask` for an update that is in memory as a whole: returns the masked update, with the part of its values that was
+   * clipped. `update` is read, not changed or kept: its arrays, one after the other, are the values.
    */
   mask(
     delivery: Delivery,
     update: readonly Float32Array[],
     numExamples: number,
   ): { readonly message: MaskedMessage; readonly clippedFraction: number } {
-    return this.#step('mask', 'signSurvivors', () => {
-      const { plan } = this;
-      const values = update.reduce((sum, part) => sum + part.length, 0);
-      if (values !== plan.parameters)
-        throw new RangeError(`an update of ${values} values, where the plan says ${plan.parameters}`);
-      const weight = weightOf(numExamples, plan.fixedPoint);
-      this.#openEnvelopes(delivery);
-      const masks = this.#masks();
-      const stream = openMasks(masks);
-      const packer = createPacker(plan.words, plan.fixedPoint.bits);
-      const piece = new Uint32Array(Math.min(PIECE_WORDS, plan.words));
-      let filled = 0;
-      const flush = () => {
-        const words = piece.subarray(0, filled);
-        stream.apply(words);
-        packer.write(words);
-        filled = 0;
-      };
-      let clipped = 0;
-      try {
-        for (const part of update)
-          for (let start = 0; start < part.length; ) {
-            const end = Math.min(part.length, start + piece.length - filled);
-            const words = piece.subarray(filled, filled + end - start);
-            clipped += encodeValues(part.subarray(start, end), words, weight, plan.fixedPoint, this.#random);
-            filled += end - start;
-            start = end;
-            if (filled === piece.length) flush();
-          }
-        const clippedFraction = clipped / values;
-        for (const word of [weight, encodeFraction(clippedFraction, plan.fixedPoint)]) {
-          piece[filled++] = word;
-          if (filled === piece.length) flush();
-        }
-        flush();
-        return { message: { site: this.site, packed: packer.finish() }, clippedFraction };
-      } finally {
-        stream.end();
-        piece.fill(0);
-        for (const { key } of masks) key.fill(0);
-        // Others hold the shares of what is still needed of these.
-        this.#eraseKeys();
-      }
-    });
+    const masker = this.beginMask(delivery, numExamples);
+    const packed = new Uint8Array(this.plan.packedBytes);
+    let end = 0;
+    const append = (bytes: Uint8Array) => {
+      packed.set(bytes, end);
+      end += bytes.length;
+    };
+    for (const part of update)
+      for (let start = 0; start < part.length; start += PIECE_WORDS)
+        append(masker.write(part.subarray(start, start + PIECE_WORDS)));
+    const { packed: last, clippedFraction } = masker.finish();
+    append(last);
+    return { message: { site: this.site, packed }, clippedFraction };
   }
 
   /**
@@ -378,7 +384,10 @@ export class SecaggSite {
     for (const peer of cohort.neighbours(site)) {
       if (!sharing.has(peer)) continue;
       const mask = sharedMask(plan, cohort, site, peer, { site, maskKey: this.#mask });
-      if (mask === undefined) throw uselessKey(peer);
+      if (mask === undefined) {
+        for (const { key } of masks) key.fill(0);
+        throw uselessKey(peer);
+      }
       masks.push(mask);
     }
     return masks;
@@ -392,6 +401,7 @@ export class SecaggSite {
 
   #erase(): void {
     this.#eraseKeys();
+    this.#packer?.end();
     for (const { seed, maskKey } of this.#held.values()) {
       seed.fill(0);
       maskKey.fill(0);

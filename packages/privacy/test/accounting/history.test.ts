@@ -46,13 +46,29 @@ describe.each<Accountant>(['rdp', 'pld'])('accounting by %s', (accountant) => {
     expect(epsilonOf(history, delta, accountant)).toBeCloseTo(epsilon, 3);
   });
 
-  test('the noise for a budget keeps it, and a little less noise does not', () => {
-    const budget = { targetEpsilon: 2, delta: 1e-6, samplingRate: 0.05, steps: 100, accountant };
-    const z = noiseMultiplierFor(budget);
-    const at = (noise: number) => epsilonOf([poisson(noise, 0.05, 100)], 1e-6, accountant);
-    expect(at(z)).toBeLessThanOrEqual(2);
-    expect(at(z * 0.999)).toBeGreaterThan(2);
+  test('Opacus 585 and 844: is never negative, and 0 where delta covers what the noise does not', () => {
+    for (const noise of [1, 5, 50])
+      for (const rate of [1e-4, 0.1, 1])
+        for (const steps of [1, 100])
+          for (const delta of [1e-9, 0.01, 0.5, 0.9, 0.999]) {
+            const epsilon = epsilonOf([poisson(noise, rate, steps)], delta, accountant);
+            const what = `noise ${noise}, rate ${rate}, ${steps} steps, delta ${delta}`;
+            expect(epsilon, what).toBeGreaterThanOrEqual(0);
+            // A record that is sampled at all with less than delta needs no noise; the grid of losses may add 1e-4.
+            if (steps * rate < delta) expect(epsilon, what).toBeLessThan(2e-4);
+          }
   });
+
+  test.each([0.02, 2, 10, 100, 1000])(
+    'Opacus 775: the noise for a budget of %d is found and keeps it, and a little less noise does not',
+    (targetEpsilon) => {
+      const budget = { targetEpsilon, delta: 1e-6, samplingRate: 0.05, steps: 100, accountant };
+      const z = noiseMultiplierFor(budget);
+      const at = (noise: number) => epsilonOf([poisson(noise, 0.05, 100)], 1e-6, accountant);
+      expect(at(z)).toBeLessThanOrEqual(targetEpsilon);
+      expect(at(z * 0.999)).toBeGreaterThan(targetEpsilon);
+    },
+  );
 
   test('the steps for a budget keep it, and one more does not', () => {
     const budget = { targetEpsilon: 2, delta: 1e-6, samplingRate: 0.05, noiseMultiplier: 1.5, accountant };

@@ -1,8 +1,10 @@
 import { describe, expect, test } from 'vitest';
+import { normalCdf } from '../../src/accounting/normal.ts';
 import {
   composeRdp,
   discreteGaussianRdp,
   discreteGaussianSumGap,
+  epsilonOf,
   fixedSizeGaussianRdp,
   RDP_ORDERS,
   rdpCurve,
@@ -121,6 +123,22 @@ describe('conversion', () => {
   test('is never negative, and 0 where delta covers the total variation', () => {
     expect(rdpEpsilon(curveOf(1000, 1e-4), 0.5).epsilon).toBe(0);
     expect(rdpEpsilon({ orders: [1 + 1e-8], divergences: [0.5] }, 1e-5).epsilon).toBe(Infinity);
+  });
+
+  test('tensorflow/privacy 166: an order of 1 + 1e-8 in the list takes nothing off', () => {
+    const [z, q] = [1, 105 / 100_000];
+    const orders = [1 + 1e-8, ...RDP_ORDERS];
+    const withIt = rdpCurve((order) => subsampledGaussianRdp(order, z, q), 1, orders);
+    const loss = [{ kind: 'poisson-gaussian', noiseMultiplier: z, samplingRate: q, steps: 1 }] as const;
+    for (const delta of [1e-4, 1e-5, 1e-9]) {
+      const { epsilon } = rdpEpsilon(withIt, delta);
+      expect(epsilon).toBe(rdpEpsilon(curveOf(z, q), delta).epsilon);
+      expect(epsilon).toBeGreaterThan(epsilonOf(loss, delta, 'pld'));
+      expect(epsilonOf(loss, delta, 'pld')).toBeGreaterThan(0);
+    }
+    // At the delta of that report 0 is right: the total variation is q (2 cdf(1/2) - 1) = 0.0004.
+    expect(q * (2 * normalCdf(0.5) - 1)).toBeLessThan(1e-3);
+    expect(rdpEpsilon(withIt, 1e-3).epsilon).toBe(0);
   });
 
   test('epsilon to delta to epsilon comes back', () => {

@@ -62,6 +62,15 @@ test('all above: the norm grows by exp(learningRate * target) (vector of TFF)', 
   expect(next.clippingNorm).toBeCloseTo((314159 / 1e5) * Math.exp((271828 / 1e5) * 0.61803), 6);
 });
 
+test('section 6, 3 (Flower): a round’s own norm is still there for its noise when the next round’s is known', () => {
+  const settings = { initialClippingNorm: 4, expectedCohort: 2, countStdDev: 0 };
+  const state = initAdaptiveClipping(settings);
+  const next = updateAdaptiveClipping(settings, state, [false, false]);
+  // Nothing was within: it grows, by exp(0.2 * 0.5), where Flower's wrappers shrink it.
+  expect(next.clippingNorm).toBeCloseTo(4 * Math.exp(0.1), 12);
+  expect(state.clippingNorm).toBe(4);
+});
+
 test('the defaults: from 0.1 with fractions 0, 0, 0.2 and 1', () => {
   const settings = { expectedCohort: 5, countStdDev: 0 };
   let state = initAdaptiveClipping(settings);

@@ -1,5 +1,12 @@
 import { expect, test } from 'vitest';
-import { rotate, rotateBack, roundedNorm, roundStochastically, stepsPerUnit } from '../../src/index.ts';
+import {
+  createSkellamNoise,
+  rotate,
+  rotateBack,
+  roundedNorm,
+  roundStochastically,
+  stepsPerUnit,
+} from '../../src/index.ts';
 import { momentsOf } from './statistics.ts';
 
 const SEED = new Uint8Array(32).fill(7);
@@ -66,4 +73,34 @@ test('steps fill the bits: 2^bits = 2 k sqrt(c^2 n^2 / d + (step^2 / 4 + sd^2) n
   const right = (2 * 4 * Math.sqrt((4 * 100 ** 2) / 2 ** 20 + (step ** 2 / 4 + 0.09) * 100)) / step;
   expect(right).toBeCloseTo(2 ** 16, 6);
   expect(() => stepsPerUnit({ ...plan, bits: 4, clients: 1000 })).toThrow(RangeError);
+});
+
+test('section 6, 11 (PySyft 6954): the sum of all clients at the clipping norm, with their noise, does not wrap', () => {
+  const plan = { bits: 16, clients: 20, dimension: 1024, clippingNorm: 2, localStdDev: 0.3, deviations: 7 };
+  const { bits, clients, dimension, clippingNorm, localStdDev } = plan;
+  const steps = stepsPerUnit(plan);
+  const maxNorm = roundedNorm({ clippingNorm: clippingNorm * steps, dimension });
+  const noise = createSkellamNoise({ variance: (localStdDev * steps) ** 2 });
+  // All the same, so that nothing cancels: a sum of norm 40.
+  const raw = Float64Array.from({ length: dimension }, (_, i) => Math.sin(i * i));
+  const rotated = rotate(
+    raw.map((value) => (value * clippingNorm) / norm(raw)),
+    SEED,
+  );
+  const sum = new Int32Array(dimension);
+  for (let client = 0; client < clients; client++) {
+    const whole = roundStochastically(
+      rotated.map((value) => value * steps),
+      maxNorm,
+    );
+    noise.addTo(whole);
+    for (const [i, value] of whole.entries()) sum[i]! += value;
+  }
+  // What is left of it in so many bits, back around zero.
+  const modular = sum.map((value) => (value << (32 - bits)) >> (32 - bits));
+  // Noise of 0.3 sqrt(20) = 1.34, and rounding: seven of their standard deviations. A sum that wraps is off by 25.
+  const bound = 7 * Math.sqrt(clients * (localStdDev ** 2 + 1 / (4 * steps * steps)));
+  for (const [i, value] of modular.entries())
+    expect(Math.abs(value / steps - clients * rotated[i]!)).toBeLessThan(bound);
+  expect(2 ** bits / steps).toBeGreaterThan(2.5 * bound);
 });

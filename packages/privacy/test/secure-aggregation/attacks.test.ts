@@ -8,11 +8,17 @@ import {
   type KeysMessage,
   PrivacyError,
   SecaggCoordinator,
+  type SecaggPlan,
   SecaggSite,
   type SurvivorsMessage,
   type UnmaskRequest,
 } from '../../src/index.ts';
-import { keysStatement, seedCommitment } from '../../src/secure-aggregation/cohort.ts';
+import {
+  agreeOnCohort,
+  keysStatement,
+  seedCommitment,
+  survivorsStatement,
+} from '../../src/secure-aggregation/cohort.ts';
 import { createKeyPair } from '../../src/secure-aggregation/keys.ts';
 import {
   codeOf,
@@ -210,6 +216,26 @@ describe('2.5 and 6, 2 (Flower _unmask): lies about who dropped out', () => {
     }
   });
 
+  test('sites that were told different sharers do not sign the same, though the survivors are', () => {
+    const { members, site, deliveries, maskOf } = upTo(federation(5, { threshold: 3 }));
+    const delivered = deliveries();
+    const survivors = members.ids.slice(0, 4);
+    for (const id of survivors) {
+      const { sharers, envelopes } = delivered.get(id)!;
+      // To s00, s04 has never shared: it has no mask with it, and no share to tell.
+      const without = {
+        sharers: sharers.filter((other) => other !== 's04'),
+        envelopes: envelopes.filter(({ from }) => from !== 's04'),
+      };
+      maskOf(site(id), id === 's00' ? without : { sharers, envelopes });
+    }
+    const signatures = survivors.map((id) => site(id).signSurvivors(survivors));
+    for (const id of survivors) {
+      expect(codeOf(() => site(id).unmask({ survivors, signatures }))).toBe('FED_PRIVACY_SECAGG_SIGNATURE');
+      expectSilence(site(id));
+    }
+  });
+
   test('fewer survivors than the threshold are not signed for', () => {
     const { site, survivors } = upTo();
     const all = survivors();
@@ -330,8 +356,12 @@ describe('in a ring, a neighbourhood that is too small to give back a secret', (
 });
 
 describe('2.5 a reused round, and replays', () => {
-  test('keys of an earlier round, or of another run, are refused', () => {
-    for (const earlier of [federation(5, { round: 1 }), federation(5, { round: 2, run: 'run-0' })]) {
+  test('keys of an earlier round, of another run, or of another try of the round are refused', () => {
+    for (const earlier of [
+      federation(5, { round: 1 }),
+      federation(5, { round: 2, run: 'run-0' }),
+      federation(5, { round: 2, attempt: 'try-0' }),
+    ]) {
       const { keys, site } = upTo(federation(5, { round: 2 }));
       const old = earlier.site('s01').advertiseKeys();
       const list = keys().map((message) => (message.site === 's01' ? old : message));
@@ -361,6 +391,20 @@ describe('2.5 a reused round, and replays', () => {
     expect(codeOf(() => maskOf(site('s00'), { ...mine, envelopes }))).toBe('FED_PRIVACY_SECAGG_ENVELOPE');
   });
 
+  test('an envelope that comes back to the site that sealed it does not open', () => {
+    const { members, site, keys, coordinator, maskOf } = upTo();
+    const list = keys();
+    const shares = members.ids.map((id) => site(id).shareKeys(list));
+    for (const message of shares) coordinator.receiveShares(message);
+    const own = shares[0]!.envelopes.map(({ to, sealed }) => ({ from: to, sealed }));
+    const { sharers } = coordinator.closeShares().get('s00')!;
+    // Each would be kept as a share of another's secrets, and told as one.
+    expect(codeOf(() => maskOf(site('s00'), { sharers, envelopes: own }))).toBe(
+      'FED_PRIVACY_SECAGG_ENVELOPE',
+    );
+    expectSilence(site('s00'));
+  });
+
   test('envelopes that are missing, there twice, or from those who did not share, are refused', () => {
     for (const change of [
       (one: Delivery) => ({ ...one, envelopes: one.envelopes.slice(1) }),
@@ -378,11 +422,26 @@ describe('2.5 a reused round, and replays', () => {
     expect(codeOf(() => maskOf(site('s00'), { ...mine, sharers }))).toBe('FED_PRIVACY_SECAGG_SETS');
   });
 
-  test('signatures of the survivors of an earlier round are worth nothing in this one', () => {
-    const old = upTo(federation(5, { round: 1 })).request();
-    const { site, request } = upTo(federation(5, { round: 2 }));
-    request();
-    expect(codeOf(() => site('s00').unmask(old))).toBe('FED_PRIVACY_SECAGG_SIGNATURE');
+  test('signatures of the survivors of an earlier round, or another try, are worth nothing in this one', () => {
+    for (const earlier of [{ round: 1 }, { round: 2, attempt: 'try-0' }]) {
+      const old = upTo(federation(5, earlier)).request();
+      const { site, request } = upTo(federation(5, { round: 2 }));
+      request();
+      expect(codeOf(() => site('s00').unmask(old))).toBe('FED_PRIVACY_SECAGG_SIGNATURE');
+    }
+  });
+
+  test('the try of a round is in what is signed, though all keys were the same, and in the digest of the plan', () => {
+    const [one, other] = ['try-1', 'try-2'].map((attempt) => federation(3, { attempt }).coordinator().plan);
+    expect(one!.digest).not.toEqual(other!.digest);
+    const zero = new Uint8Array(32);
+    const message = { site: 's00', channelKey: zero, maskKey: zero, seedCommitment: zero };
+    expect(keysStatement(one!, message)).not.toEqual(keysStatement(other!, message));
+    const members = federation(3);
+    const keys = members.ids.map((id) => members.site(id).advertiseKeys());
+    const cohort = agreeOnCohort(one!, members.roster, keys);
+    const statement = (plan: SecaggPlan) => survivorsStatement(plan, cohort, members.ids, members.ids);
+    expect(statement(one!)).not.toEqual(statement(other!));
   });
 
   test('sites that were told different lists of keys open nothing of each other', () => {
@@ -397,6 +456,33 @@ describe('2.5 a reused round, and replays', () => {
     expect(codeOf(() => sites.get('s00')!.mask(delivery, [new Float32Array(5)], 1))).toBe(
       'FED_PRIVACY_SECAGG_ENVELOPE',
     );
+  });
+
+  test('sites that were told different settings open nothing of each other', () => {
+    const fixedPoint = { clippingRange: 1, steps: 2 ** 12, maxWeight: 100 };
+    for (const told of [
+      { threshold: 3 },
+      { fixedPoint: { ...fixedPoint, clippingRange: 1000 } },
+      { fixedPoint: { ...fixedPoint, steps: 2 ** 10 } },
+      { fixedPoint: { ...fixedPoint, maxWeight: 1 } },
+      { fixedPoint: { ...fixedPoint, examplesPerWeight: 10 } },
+    ]) {
+      const [members, others] = [federation(5), federation(5, told)];
+      const sites = members.ids.map((id) => (id === 's01' ? others : members).site(id));
+      const [site, other] = sites as [SecaggSite, SecaggSite];
+      const keys = sites.map((one) => one.advertiseKeys());
+      const shares = sites.map((one) => one.shareKeys(keys));
+      for (const one of [site, other]) {
+        const envelopes = shares.flatMap(({ site: from, envelopes: sealed }) =>
+          sealed.flatMap((envelope) => (envelope.to === one.site ? [{ from, sealed: envelope.sealed }] : [])),
+        );
+        const delivery = { sharers: members.ids, envelopes };
+        expect(codeOf(() => one.mask(delivery, [new Float32Array(5)], 1))).toBe(
+          'FED_PRIVACY_SECAGG_ENVELOPE',
+        );
+        expectSilence(one);
+      }
+    }
   });
 
   test('6, 12 (mask reuse, arXiv 2410.09676): a site’s object is one round, and two have no key in common', () => {
@@ -663,6 +749,10 @@ test('an aborted site has no secrets, and settings that can’t be used are refu
   expectSilence(site);
   for (const wrong of [
     { round: 0 },
+    { attempt: '' },
+    { attempt: 'a'.repeat(65) },
+    { attempt: 'a b' },
+    { attempt: undefined as unknown as string },
     { parameters: 0 },
     { cohort: ['a', 'b', 'b'] },
     { modelDigest: 'no digest' },

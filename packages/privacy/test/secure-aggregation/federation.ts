@@ -55,6 +55,7 @@ export function federation(n: number, settings: Partial<SecaggSettings> = {}, to
   const all: SecaggSettings = {
     run: 'run-1',
     round: 1,
+    attempt: 'try-1',
     cohort: ids,
     parameters: 5,
     fixedPoint: { clippingRange: 1, steps: 2 ** 12, maxWeight: 100 },

@@ -1,10 +1,12 @@
 import { createCipheriv, randomBytes } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
 import { agreeOnCohort, ownMask, sharedMask } from '../../src/secure-aggregation/cohort.ts';
-import { createKeyPair } from '../../src/secure-aggregation/keys.ts';
+import { createKeyPair, keyPairOf } from '../../src/secure-aggregation/keys.ts';
 import { maskPiece, vectorPiece } from '../../src/secure-aggregation/mask-kernel.ts';
 import { applyMasks, type Mask, openMasks } from '../../src/secure-aggregation/masks.ts';
+import { createUnpacker } from '../../src/secure-aggregation/packing.ts';
 import { planRound } from '../../src/secure-aggregation/plan.ts';
+import { secretFromShares } from '../../src/secure-aggregation/shamir.ts';
 import { digestOf, federation, updateOf } from './federation.ts';
 
 const newKey = () => new Uint8Array(randomBytes(32));
@@ -167,6 +169,49 @@ describe('section 2.5, model inconsistency (Pasquini et al., 2022)', () => {
     const attacked = sumOf((id) => (id === 's01' ? 'model' : 'a model without gradient'));
     expect(chiSquare(new Uint8Array(attacked.sum.buffer))).toBeLessThan(391);
     expect(Math.abs(correlation(attacked.sum, attacked.victim))).toBeLessThan(6 / Math.sqrt(d));
+  });
+});
+
+describe('section 2.5, one-round differencing', () => {
+  test('an update that comes once its site was counted out stays noise, though the masks that it shared are known', () => {
+    const d = 20_000;
+    const members = federation(5, { parameters: d });
+    const { plan } = members.coordinator();
+    const sites = members.ids.map((id) => members.site(id));
+    const coordinator = members.coordinator();
+    const keys = sites.map((site) => site.advertiseKeys());
+    for (const message of keys) coordinator.receiveKeys(message);
+    coordinator.closeKeys();
+    for (const site of sites) coordinator.receiveShares(site.shareKeys(keys));
+    const deliveries = coordinator.closeShares();
+    const victim = updateOf('s04', d);
+    const late = new Uint32Array(plan.words);
+    for (const site of sites) {
+      const { message } = site.mask(deliveries.get(site.site)!, [updateOf(site.site, d)], 7);
+      if (site.site !== 's04') coordinator.receiveMasked(message);
+      else createUnpacker(message.packed, plan.words, plan.fixedPoint.bits).read(late);
+    }
+    const survivors = coordinator.closeMasked();
+    expect(survivors).toEqual(['s00', 's01', 's02', 's03']);
+    const counted = sites.slice(0, 4);
+    for (const site of counted) coordinator.receiveSignature(site.signSurvivors(survivors));
+    const request = coordinator.closeSignatures();
+    const shares = counted.map((site) => site.unmask(request).maskKeyShares[0]!.share);
+    // As the coordinator does to take the masks that s04 shared out of the others' sum.
+    const maskKey = keyPairOf(secretFromShares([1, 2, 3, 4])(shares));
+    expect(maskKey.publicKey).toEqual(keys[4]!.maskKey);
+    const cohort = agreeOnCohort(plan, members.roster, keys);
+    const shared = survivors.map(
+      (peer): Mask => sharedMask(plan, cohort, 's04', peer, { site: 's04', maskKey })!,
+    );
+    applyMasks(
+      late,
+      shared.map(({ key, sign }) => ({ key, sign: sign === 1 ? -1 : 1 })),
+    );
+    const bits = 2 ** plan.fixedPoint.bits - 1;
+    const words = late.subarray(0, d).map((word) => word & bits);
+    // What is left is under its own mask, of which nobody tells a share.
+    expect(Math.abs(correlation(words, victim))).toBeLessThan(6 / Math.sqrt(d));
   });
 });
 

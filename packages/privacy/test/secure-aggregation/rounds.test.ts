@@ -1,9 +1,10 @@
 /** Whole rounds with real keys. */
 import { expect, test } from 'vitest';
-import { decodeMean, type SecaggSite } from '../../src/index.ts';
+import { decodeMean, type SecaggResult, type SecaggSite } from '../../src/index.ts';
 import {
   codeOf,
   examplesOf,
+  type Federation,
   federation,
   plainSum,
   play,
@@ -83,26 +84,31 @@ test('an update in several arrays is the same as in one', () => {
     update.subarray(7, 20_000),
     update.subarray(20_000),
   ];
-  const round = (parts: (update: Float32Array) => Float32Array[]) => {
-    const sites = members.ids.map((id) => members.site(id));
-    const coordinator = members.coordinator();
-    for (const site of sites) coordinator.receiveKeys(site.advertiseKeys());
-    const keys = coordinator.closeKeys();
-    for (const site of sites) coordinator.receiveShares(site.shareKeys(keys));
-    const deliveries = coordinator.closeShares();
-    for (const site of sites)
-      coordinator.receiveMasked(
-        site.mask(deliveries.get(site.site)!, parts(updateOf(site.site, 40_000)), examplesOf(site.site))
-          .message,
-      );
-    const survivors = coordinator.closeMasked();
-    for (const site of sites) coordinator.receiveSignature(site.signSurvivors(survivors));
-    const request = coordinator.closeSignatures();
-    for (const site of sites) coordinator.receiveUnmask(site.unmask(request));
-    return coordinator.finish();
-  };
+  const round = (parts: (update: Float32Array) => Float32Array[]) =>
+    sumOf(members, (id) => parts(updateOf(id, 40_000)), examplesOf);
   expect(round(cut)).toEqual(round((update) => [update]));
 });
+
+test.each([3, 10, 50])(
+  'section 6, 11 (PySyft 6954, 2706): %i sites at the ends of the range with the largest weight: no sum wraps',
+  (n) => {
+    const members = federation(n, { parameters: 3 });
+    const { fixedPoint } = members.coordinator().plan;
+    const { sums, totalWeight } = sumOf(
+      members,
+      () => [Float32Array.of(1, -1, 0)],
+      () => 100,
+    );
+    // 100 times the last, the first and the middle level of 2^12 steps, n times.
+    expect([...sums]).toEqual([2 ** 12 * 100 * n, 0, 2 ** 11 * 100 * n]);
+    expect(totalWeight).toBe(100 * n);
+    // They are tight: the largest sum has the highest bit of a word.
+    expect(sums[0]).toBeGreaterThanOrEqual(2 ** (fixedPoint.bits - 1));
+    const mean = new Float32Array(3);
+    decodeMean(sums, totalWeight, fixedPoint, mean);
+    expect([...mean]).toEqual([1, -1, 0]);
+  },
+);
 
 test('a site answers each stage once and in order; asked again, it says nothing and is none the worse', () => {
   const members = federation(3);
@@ -114,3 +120,27 @@ test('a site answers each stage once and in order; asked again, it says nothing 
   expect(codeOf(() => site.unmask({ survivors: [], signatures: [] }))).toBe('FED_PRIVACY_SECAGG_STAGE');
   expect(site.shareKeys(keys).envelopes.map(({ to }) => to)).toEqual(['s01', 's02']);
 });
+
+/** A round that nobody leaves, of these updates and examples. */
+function sumOf(
+  members: Federation,
+  update: (id: string) => Float32Array[],
+  numExamples: (id: string) => number,
+): SecaggResult {
+  const sites = members.ids.map((id) => members.site(id));
+  const coordinator = members.coordinator();
+  for (const site of sites) coordinator.receiveKeys(site.advertiseKeys());
+  const keys = coordinator.closeKeys();
+  for (const site of sites) coordinator.receiveShares(site.shareKeys(keys));
+  const deliveries = coordinator.closeShares();
+  for (const site of sites) {
+    const delivery = deliveries.get(site.site)!;
+    const { message } = site.mask(delivery, update(site.site), numExamples(site.site));
+    coordinator.receiveMasked(message);
+  }
+  const survivors = coordinator.closeMasked();
+  for (const site of sites) coordinator.receiveSignature(site.signSurvivors(survivors));
+  const request = coordinator.closeSignatures();
+  for (const site of sites) coordinator.receiveUnmask(site.unmask(request));
+  return coordinator.finish();
+}

@@ -27,10 +27,19 @@ export interface Delivery {
   /** Offers one entry; a second call while the first is under way on the same channel does nothing. */
   offer(entry: Entry, channel: Channel): Promise<void>;
   offerAll(channel: Channel): Promise<void>;
-  /** Resolves when no offer is waiting for its answer. */
+  /** Resolves when no offer is waiting for its answer, and no answer is being taken in. */
   idle(): Promise<void>;
+  /** Offers what an update has become under the masks of an attempt. */
+  offerMasked(entry: SpooledUpdate, masked: MaskedFile, channel: Channel): Promise<void>;
+  /** The masked form of this update is of no use any more. */
+  forgetMasked(entry: SpooledUpdate): void;
   onVerdict(verdict: MessageOf<'verdict'>): Promise<void>;
   onChunk(chunk: MessageOf<'chunk'>): ReturnType<Shelf['answer']>;
+}
+
+export interface MaskedFile {
+  readonly path: string;
+  readonly attempt: string;
 }
 
 /** Wait before an offer that met a passing error is repeated. */
@@ -40,7 +49,10 @@ const RETRY_MS = 2000;
 export function createDelivery(spool: Spool, shelf: Shelf, guard: Guard, emit: EmitWorkerEvent): Delivery {
   const offering = new Map<Entry, Channel>();
   const underWay = new Set<Promise<void>>();
-  const sending = new Map<string, SpooledUpdate>();
+  /** By the digest of what is sent. */
+  const sending = new Map<string, { readonly entry: SpooledUpdate; readonly bytes: number }>();
+  /** The digest of an update's masked form. */
+  const masked = new Map<SpooledUpdate, string>();
   const counts = { accepted: 0, refused: 0, evaluations: 0 };
 
   async function settle(entry: Entry, outcome: { code: string; reason: string } | undefined): Promise<void> {
@@ -52,6 +64,7 @@ export function createDelivery(spool: Spool, shelf: Shelf, guard: Guard, emit: E
     if (entry.task === 'train') {
       sending.delete(entry.update);
       shelf.remove(entry.update);
+      forgetMasked(entry);
     }
     if (outcome !== undefined) {
       counts.refused++;
@@ -65,7 +78,48 @@ export function createDelivery(spool: Spool, shelf: Shelf, guard: Guard, emit: E
     }
   }
 
+  function forgetMasked(entry: SpooledUpdate): void {
+    const digest = masked.get(entry);
+    if (digest === undefined) return;
+    masked.delete(entry);
+    sending.delete(digest);
+    shelf.remove(digest);
+  }
+
+  /** Says that an update is here; its bytes stay until they are asked for under masks. */
+  async function announce(entry: SpooledUpdate, channel: Channel): Promise<void> {
+    const { round, base, update, numExamples } = entry;
+    guard.admitUpdate(entry);
+    const release = guard.spends ? { release: { update, numExamples } } : {};
+    const receipt = await channel.call({ type: 'trained', round, base, ...release }, 'receipt');
+    crashPoint('agent:after-offer');
+    if (receipt.decision === 'send') return;
+    const outcome = outcomeOf(receipt);
+    if (outcome?.code === 'FED_UPDATE_ROUND') throw new RemoteError(outcome.code, outcome.reason, false);
+    await settle(entry, outcome);
+  }
+
+  async function offerMasked(
+    entry: SpooledUpdate,
+    { path, attempt }: MaskedFile,
+    channel: Channel,
+  ): Promise<void> {
+    const { round, base } = entry;
+    const update = await shelf.addFile(path, channel.link.preferredChunkBytes);
+    guard.admitUpdate({ ...entry, bytes: update.bytes });
+    masked.set(entry, update.digest);
+    const receipt = await channel.call(
+      { type: 'offer', round, base, metrics: {}, update, attempt },
+      'receipt',
+    );
+    emit({ type: 'offered', round, decision: receipt.decision });
+    if (receipt.decision === 'send') sending.set(update.digest, { entry, bytes: update.bytes });
+    else if (receipt.decision === 'refused')
+      emit({ type: 'log', message: `round ${round}: the masked update was not taken (${receipt.reason})` });
+  }
+
   async function offerUpdate(entry: SpooledUpdate, channel: Channel): Promise<void> {
+    if (guard.masks) return await announce(entry, channel);
     const { round, base, numExamples, metrics } = entry;
     guard.admitUpdate(entry);
     const path = spool.updatePath({ task: 'train', round, base });
@@ -77,7 +131,8 @@ export function createDelivery(spool: Spool, shelf: Shelf, guard: Guard, emit: E
     crashPoint('agent:after-offer');
     emit({ type: 'offered', round, decision: receipt.decision });
     if (receipt.decision === 'send') {
-      if (spool.find({ task: 'train', round, base }) !== undefined) sending.set(entry.update, entry);
+      if (spool.find({ task: 'train', round, base }) !== undefined)
+        sending.set(entry.update, { entry, bytes: entry.bytes });
       return;
     }
     const outcome = outcomeOf(receipt);
@@ -108,11 +163,13 @@ export function createDelivery(spool: Spool, shelf: Shelf, guard: Guard, emit: E
     );
   }
 
-  function offer(entry: Entry, channel: Channel): Promise<void> {
-    const one = offerOnce(entry, channel).finally(() => underWay.delete(one));
+  function track(work: Promise<void>): Promise<void> {
+    const one = work.finally(() => underWay.delete(one));
     underWay.add(one);
     return one;
   }
+
+  const offer = (entry: Entry, channel: Channel) => track(offerOnce(entry, channel));
 
   async function offerOnce(entry: Entry, channel: Channel): Promise<void> {
     if (offering.get(entry) === channel) return;
@@ -161,25 +218,29 @@ export function createDelivery(spool: Spool, shelf: Shelf, guard: Guard, emit: E
       sending.clear();
       for (const entry of spool.entries) await offer(entry, channel);
     },
+    offerMasked,
+    forgetMasked,
     async onVerdict({ update, accepted, code, reason }) {
-      const entry = spool.entries.find((one) => one.task === 'train' && one.update === update);
-      if (entry === undefined) return;
-      await settle(
-        entry,
-        accepted ? undefined : { code: code ?? 'FED_REFUSED', reason: reason ?? 'no reason given' },
+      const entry = spool.entries.find(
+        (one) => one.task === 'train' && (one.update === update || masked.get(one) === update),
       );
+      if (entry === undefined) return;
+      const outcome = accepted
+        ? undefined
+        : { code: code ?? 'FED_REFUSED', reason: reason ?? 'no reason given' };
+      await track(settle(entry, outcome));
     },
     async onChunk(chunk) {
       crashPoint('agent:mid-upload');
       const answer = await shelf.answer(chunk);
-      const entry = sending.get(chunk.digest);
-      if (entry !== undefined) {
+      const sent = sending.get(chunk.digest);
+      if (sent !== undefined) {
         const served = chunk.index * (answer.body?.byteLength ?? 0) + (answer.body?.byteLength ?? 0);
         emit({
           type: 'sending',
-          round: entry.round,
-          bytes: Math.min(served, entry.bytes),
-          totalBytes: entry.bytes,
+          round: sent.entry.round,
+          bytes: Math.min(served, sent.bytes),
+          totalBytes: sent.bytes,
         });
       }
       return answer;

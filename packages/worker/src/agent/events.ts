@@ -62,6 +62,14 @@ export type WorkerEvent = { readonly at: number } & (
       readonly numExamples: number;
       readonly metrics: Readonly<Record<string, number>>;
     }
+  /** The update is masked together with those of so many sites, this one among them. */
+  | {
+      readonly type: 'masked';
+      readonly round: number;
+      readonly sites: number;
+      /** Share of its values that were clipped, in [0, 1]. */
+      readonly clippedFraction: number;
+    }
   | { readonly type: 'offered'; readonly round: number; readonly decision: 'send' | 'have' | 'refused' }
   | { readonly type: 'sending'; readonly round: number; readonly bytes: number; readonly totalBytes: number }
   | { readonly type: 'accepted'; readonly round: number }

@@ -4,7 +4,13 @@
  */
 import { hostname } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
-import { createBlobShelf, decodeInvite, RemoteError, type Transport } from '@tributary/shared-protocol';
+import {
+  createBlobShelf,
+  decodeInvite,
+  keyFingerprint,
+  RemoteError,
+  type Transport,
+} from '@tributary/shared-protocol';
 import { isPolicyError, WorkerError } from '../errors.ts';
 import { createGuard, type Guard, isEnd, isPause } from '../policy/guard.ts';
 import { openLedger } from '../policy/ledger.ts';
@@ -17,6 +23,8 @@ import { createDelivery } from './delivery.ts';
 import { createDesk } from './desk.ts';
 import type { EmitWorkerEvent, WorkerEvent, WorkerSummary } from './events.ts';
 import { isFinal, openLink, type Site } from './link.ts';
+import { createMasking, openSignedSums } from './masking.ts';
+import { openPeers } from './peers.ts';
 import { openRecords, type SiteRecords } from './records.ts';
 import { openSpool } from './spool.ts';
 import {
@@ -128,6 +136,9 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
     emit({ type: 'preflight', step });
     const credential = await settleCredential(state, stored, options, invite, wantedName);
     records = await openRecords(state.recordsFile, credential.name);
+    const peers = await openPeers(state.peersFile, ({ name, publicKey }) =>
+      emit({ type: 'log', message: `pinned the key ${keyFingerprint(publicKey)} of site "${name}"` }),
+    );
     const uplink = createUplink();
     const delivery = createDelivery(spool, createBlobShelf(), guard, emit);
     const signal = options.signal ?? new AbortController().signal;
@@ -167,6 +178,22 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
         );
         const { modelsDir } = state;
         site.desk ??= createDesk({ spool, modelsDir, uplink, keeper, delivery, guard: site.guard, emit });
+        const secure = federation.privacy?.secureAggregation;
+        if (secure !== undefined)
+          site.masking ??= createMasking({
+            federation,
+            secure,
+            name: credential.name,
+            key: nodeKey.key,
+            spool,
+            delivery,
+            guard: site.guard,
+            peers,
+            sums: openSignedSums(state.signedSumsFile),
+            directory: state.workDir,
+            now,
+            emit,
+          });
         return keeper;
       },
       async rest() {
@@ -175,6 +202,7 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
         site.ready = undefined;
       },
       desk: undefined,
+      masking: undefined,
       ready: undefined,
       clientId: '',
       configDigest: undefined,
@@ -255,6 +283,7 @@ async function keepLinked(site: Site): Promise<End> {
     return { ended: 'left', code: 'FED_WORKER_LEFT', reason: 'this site left' };
   } finally {
     await site.desk?.close();
+    await site.masking?.close();
   }
 }
 

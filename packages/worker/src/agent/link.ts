@@ -12,6 +12,7 @@ import {
   ProtocolError,
   RemoteError,
   type SigningKey,
+  type SiteReport,
   sayHello,
 } from '@tributary/shared-protocol';
 import { isPolicyError, WorkerError } from '../errors.ts';
@@ -21,6 +22,7 @@ import type { Desk } from './desk.ts';
 import { dialCoordinator } from './dial.ts';
 import type { EmitWorkerEvent, PreflightStep } from './events.ts';
 import type { JoinOptions } from './join.ts';
+import type { Masking } from './masking.ts';
 import { clockStep, ok, preflight } from './preflight.ts';
 import type { SiteRecords } from './records.ts';
 import type { Credential, StateDir } from './state-dir.ts';
@@ -49,6 +51,8 @@ export interface Site {
   /** Gives the machine back until the policy lets this site work again. */
   rest(): Promise<void>;
   desk: Desk | undefined;
+  /** There where updates are summed under masks. */
+  masking: Masking | undefined;
   /** The checks and the trainer's start, under way or done: they go on when the link is lost. */
   ready: Promise<Trainer> | undefined;
   clientId: string;
@@ -128,7 +132,7 @@ export async function openLink(site: Site): Promise<LinkEnd> {
     const ready = readyFor(site, welcome.federation);
     const trainer = await Promise.race([ready, brokenOff, gone.promise, halt.promise]);
     const recordsUpTo = site.records.upTo;
-    await channel.call({ type: 'ready', site: trainer.site, recordsUpTo }, 'ok', { signal });
+    await channel.call({ type: 'ready', site: toldOf(trainer, site.guard), recordsUpTo }, 'ok', { signal });
     crashPoint('agent:after-ready');
     site.links++;
     site.uplink.up(channel);
@@ -298,6 +302,13 @@ async function answer(
       if (site.desk === undefined) break;
       site.desk.take(message, channel);
       return { type: 'ok' };
+    case 'advertise':
+    case 'share':
+    case 'mask':
+    case 'agree':
+    case 'unmask':
+      if (site.masking === undefined) break;
+      return await site.masking.answer(message, channel);
     case 'verdict':
       await site.delivery.onVerdict(message);
       return { type: 'ok' };
@@ -317,6 +328,13 @@ async function answer(
     'FED_PROTOCOL_MESSAGE_UNEXPECTED',
     `this site has no answer to "${message.type}" now`,
   );
+}
+
+/** What the coordinator is told of this site's images; not how many there are where that travels under masks only. */
+function toldOf({ site }: Trainer, guard: Guard): SiteReport {
+  if (!guard.masks || guard.spends) return site;
+  const { trainExamples: _, ...told } = site;
+  return told;
 }
 
 /** Lines that can't be kept now are brought again on the next link: nothing else of this site waits for them. */

@@ -53,6 +53,9 @@ export interface StateDir {
   readonly ledgerFile: string;
   /** What was spent of the records' privacy; made on the first update of a private federation. */
   readonly privacyLedgerFile: string;
+  /** The keys of the other sites, where updates are summed under masks; and the sums that this site has signed. */
+  readonly peersFile: string;
+  readonly signedSumsFile: string;
   readCredential(): Promise<Credential | undefined>;
   writeCredential(credential: Credential): Promise<void>;
   /**
@@ -150,6 +153,8 @@ export async function openStateDir(path: string): Promise<StateDir> {
     recordsFile: join(path, RECORDS_FILE),
     ledgerFile: join(path, 'policy-ledger.json'),
     privacyLedgerFile: join(path, 'privacy-ledger.jsonl'),
+    peersFile: join(path, 'peers.json'),
+    signedSumsFile: join(path, 'signed-sums.jsonl'),
     async readCredential() {
       const text = await readText(credentialPath);
       if (text === undefined) return undefined;
@@ -229,10 +234,10 @@ export async function readSiteFacts(path: string): Promise<SiteFacts | undefined
   return { url, fingerprint, name, publicKey, recordsFile: join(path, RECORDS_FILE), federation, minor };
 }
 
-/** Removes what a killed agent was about to put in a file's place. */
+/** Removes what a killed agent was about to put in a file's place, and what it had masked with keys that are gone. */
 async function sweepTemporaries(directory: string): Promise<void> {
   for (const file of await entriesOf(directory)) {
-    if (/\.\d+\.tmp$/.test(file)) await rm(join(directory, file), { force: true });
+    if (/\.\d+\.tmp$|\.masked$/.test(file)) await rm(join(directory, file), { force: true });
   }
 }
 

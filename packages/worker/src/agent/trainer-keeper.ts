@@ -4,9 +4,12 @@ import { errorCode, type FederationView, type SiteReport } from '@tributary/shar
 import type { EmitWorkerEvent } from './events.ts';
 import type { WorkResult } from './spool.ts';
 
+/** What a trainer has found in the images; the agent decides what of it others hear. */
+export type TrainerReport = SiteReport & { readonly trainExamples: number };
+
 /** The trainer process, as the agent needs it; `startTrainer` of the trainer module makes real ones. */
 export interface Trainer {
-  readonly site: SiteReport;
+  readonly site: TrainerReport;
   /** Why this engine: for the preflight's engine step. */
   readonly engineReason: string;
   train(

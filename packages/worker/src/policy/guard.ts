@@ -4,8 +4,14 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { epsilonSpent, isWithinBudget, type PrivateRound, poissonSampling } from '@tributary/privacy';
-import type { FederationView, MessageOf, Transport } from '@tributary/shared-protocol';
+import {
+  differentialPrivacyOf,
+  type FederationView,
+  type MessageOf,
+  type Transport,
+} from '@tributary/shared-protocol';
 import type { EmitWorkerEvent, PreflightStep } from '../agent/events.ts';
+import type { Peer } from '../agent/peers.ts';
 import type { SpooledUpdate } from '../agent/spool.ts';
 import type { TrainerSetup } from '../agent/trainer-keeper.ts';
 import { isPolicyError, PolicyError, type PolicyErrorCode } from '../errors.ts';
@@ -24,6 +30,7 @@ import {
   judge,
   moment,
   normRefusal,
+  strangersIn,
   summarise,
 } from './rules.ts';
 
@@ -37,6 +44,8 @@ const LEAVING: readonly PolicyErrorCode[] = [
   'FED_POLICY_ROUNDS',
   'FED_POLICY_BUDGET',
 ];
+/** A sum of fewer hides nobody. */
+const FEWEST_MASKED = 3;
 /** Reasons that no time mends. */
 const ENDING: readonly PolicyErrorCode[] = ['FED_POLICY_ROUNDS', 'FED_POLICY_BUDGET'];
 
@@ -47,6 +56,15 @@ export interface Guard {
   checkCoordinator(coordinator: { readonly url: string; readonly fingerprint?: string | undefined }): void;
   /** Throws what speaks against the whole federation; with several reasons, all in one message. */
   checkFederation(federation: FederationView, protocol: { readonly minor: number }): void;
+  /** Whether updates leave this site under masks only. */
+  readonly masks: boolean;
+  /** Whether each update spends of the records' privacy. */
+  readonly spends: boolean;
+  /**
+   * Throws FED_POLICY_PRIVACY when this update may not be masked with those sites; returns how many must be in the sum at
+   * least.
+   */
+  checkMaskingCohort(cohort: readonly Peer[]): number;
   /** Throws what speaks against working at this moment: FED_POLICY_HOURS, _BYTES or _ROUNDS. */
   checkNow(): void;
   /** Throws FED_POLICY_ENGINE unless a trainer's engine ("wasm: WebAssembly …") is allowed. */
@@ -105,7 +123,8 @@ export function createGuard(options: GuardOptions): Guard {
   /** The size of this site's last update: what the next will have. */
   let updateBytes: number | undefined;
   let hasFrozenWeights = false;
-  let privacy: FederationView['privacy'];
+  let masks = false;
+  let privacy: ReturnType<typeof differentialPrivacyOf>;
   let training: FederationView['training'] | undefined;
   let privacyLedgerOpened: PrivacyLedger | undefined;
 
@@ -228,6 +247,17 @@ export function createGuard(options: GuardOptions): Guard {
 
   return {
     step: stepOf(loaded),
+    get masks() {
+      return masks;
+    },
+    get spends() {
+      return privacy !== undefined;
+    },
+    checkMaskingCohort(cohort) {
+      const strangers = strangersIn(rules, cohort);
+      if (strangers !== undefined) throw refusal('FED_POLICY_PRIVACY', strangers);
+      return Math.max(FEWEST_MASKED, rules.minCohort ?? 0);
+    },
     checkCoordinator({ url, fingerprint }) {
       const { coordinators } = rules;
       if (coordinators === undefined) return;
@@ -235,7 +265,9 @@ export function createGuard(options: GuardOptions): Guard {
       if (verdict?.code !== undefined) throw refusal(verdict.code, verdict.detail);
     },
     checkFederation(federation, { minor }) {
-      ({ privacy, training } = federation);
+      privacy = differentialPrivacyOf(federation.privacy);
+      masks = federation.privacy?.secureAggregation !== undefined;
+      training = federation.training;
       hasFrozenWeights = federation.frozenWeights.length > 0;
       refuseAll({ federation, tellsCohort: minor >= 1, engine, canWatchMemory });
       const { maxRounds } = rules;

@@ -3,6 +3,7 @@
  * and for `tributary policy check` before anyone is dialled. Pure: facts in, one verdict a rule out.
  */
 import { type FederationView, sha256 } from '@tributary/shared-protocol';
+import type { Peer } from '../agent/peers.ts';
 import type { PolicyErrorCode } from '../errors.ts';
 import { matchesAddress } from './addresses.ts';
 import { closesAt, describeHours, opensAt } from './hours.ts';
@@ -87,16 +88,29 @@ export function cohortRefusal(
 /** Why an update may not be clipped to what a plan tells, where the federation's norm adapts; or undefined. */
 export function normRefusal(
   policy: SitePolicy,
-  privacy: FederationView['privacy'],
+  privacy:
+    | { readonly differentialPrivacy?: NonNullable<FederationView['privacy']>['differentialPrivacy'] }
+    | undefined,
   { round, clippingNorm }: { readonly round: number; readonly clippingNorm: number | undefined },
 ): string | undefined {
-  if (typeof privacy?.differentialPrivacy.clippingNorm !== 'object') return undefined;
+  if (typeof privacy?.differentialPrivacy?.clippingNorm !== 'object') return undefined;
   if (clippingNorm === undefined)
     return `the federation’s clipping norm adapts, and the plan of round ${round} does not tell it; the coordinator has to`;
   const demanded = policy.privacy?.differentialPrivacy;
   const { maxClippingNorm = Number.POSITIVE_INFINITY } = typeof demanded === 'object' ? demanded : {};
   if (clippingNorm <= maxClippingNorm) return undefined;
   return `updates of round ${round} are clipped to ${clippingNorm}, and ${maxClippingNorm} or less is required; the norm adapts and may come down again`;
+}
+
+/** Why an update may not be masked with those of this cohort, or undefined. */
+export function strangersIn(policy: SitePolicy, cohort: readonly Peer[]): string | undefined {
+  const { secureAggregation } = policy.privacy ?? {};
+  if (typeof secureAggregation !== 'object') return undefined;
+  const { peers } = secureAggregation;
+  const strangers = cohort.filter(({ name, publicKey }) => peers[name] !== publicKey);
+  if (strangers.length === 0) return undefined;
+  const who = strangers.map(({ name, publicKey }) => `"${name}" (key ${publicKey})`).join(', ');
+  return `updates are masked with the sites in privacy.secureAggregation.peers only, and ${who} is none of them, with that key; ask that site for its key, then add it`;
 }
 
 type Judgement = Pick<Verdict, 'state' | 'detail'> & { readonly code?: PolicyErrorCode };
@@ -146,13 +160,8 @@ const RULES: Readonly<Record<PolicyKey, Rule>> = {
     );
   },
   privacy({ privacy: { secureAggregation, differentialPrivacy, budget } = {} }, { federation }) {
-    if (secureAggregation) {
-      return refused(
-        'FED_POLICY_PRIVACY',
-        'secure aggregation is required, and coordinators of this version do not offer it',
-      );
-    }
     const wanted = [
+      secureAggregation ? 'secure aggregation' : '',
       differentialPrivacy ? 'differential privacy' : '',
       budget ? `a budget of epsilon ${budget.epsilon} at delta ${budget.delta}` : '',
     ].filter(Boolean);
@@ -162,15 +171,30 @@ const RULES: Readonly<Record<PolicyKey, Rule>> = {
         state: 'unknown',
         detail: `${wanted.join(' and ')}: what the federation offers is not known yet`,
       };
+    const masked = federation.privacy?.secureAggregation !== undefined;
     const offered = federation.privacy?.differentialPrivacy;
-    if (offered === undefined) {
+    const lacks = [
+      secureAggregation && !masked ? 'secure aggregation' : '',
+      (differentialPrivacy || budget) && offered === undefined
+        ? wanted.slice(secureAggregation ? 1 : 0).join(' and ')
+        : '',
+    ].filter(Boolean);
+    if (lacks.length > 0) {
       return refused(
         'FED_POLICY_PRIVACY',
-        `${wanted.join(' and ')} is required, and the federation trains without; the lead can set privacy`,
+        `${lacks.join(' and ')} is required, and the federation trains without; the lead can set privacy`,
       );
     }
+    const sum = 'each update is masked, and the coordinator learns their sum';
+    if (offered === undefined) return { state: 'ok', detail: sum };
     const demanded = typeof differentialPrivacy === 'object' ? differentialPrivacy : {};
-    if (offered.unit === 'site' && offered.noise === 'coordinator' && demanded.noise !== 'coordinator') {
+    const demandsNoise = Boolean(differentialPrivacy || budget);
+    if (
+      demandsNoise &&
+      offered.unit === 'site' &&
+      offered.noise === 'coordinator' &&
+      demanded.noise !== 'coordinator'
+    ) {
       return refused(
         'FED_POLICY_PRIVACY',
         `the noise is added by the coordinator, which sees this site’s update without it; if you trust it with that, say so: differentialPrivacy: { noise: coordinator }; else the lead can set noise: 'site', or unit: 'record'`,
@@ -195,7 +219,7 @@ const RULES: Readonly<Record<PolicyKey, Rule>> = {
     }[offered.unit === 'record' ? 'record' : offered.noise];
     return {
       state: 'ok',
-      detail: `${whom}: noise multiplier ${offered.noiseMultiplier}, clipping norm ${norm}${adapts ? ' at first' : ''}${limit}`,
+      detail: `${secureAggregation ? `${sum}; ` : ''}${whom}: noise multiplier ${offered.noiseMultiplier}, clipping norm ${norm}${adapts ? ' at first' : ''}${limit}`,
     };
   },
   maxRounds({ maxRounds = 0 }, { federation }) {

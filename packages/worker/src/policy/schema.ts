@@ -3,6 +3,7 @@
  * out sets no rule. Sizes may be written with a unit, times as people write them.
  */
 import type { EngineName } from '@tributary/engine';
+import { isPublicKey } from '@tributary/shared-protocol';
 import { z } from 'zod';
 import { parseAddress } from './addresses.ts';
 import { DAY_NAMES, parseDays, parseTimes } from './hours.ts';
@@ -117,6 +118,7 @@ const window = z.union(
   { error: `${TIME_HINT}, or a map with time and days` },
 );
 
+const PEER_HINT = 'expected a site’s public key: 43 letters, digits, dashes and underscores';
 const nonEmpty = 'an empty list would allow nothing: name at least one, or leave the key out';
 
 export const policySchema = z.strictObject({
@@ -128,7 +130,16 @@ export const policySchema = z.strictObject({
   minCohort: z.int().min(1).optional(),
   privacy: z
     .strictObject({
-      secureAggregation: z.boolean().optional(),
+      /** `true`, or the sites that updates may be masked with: their names and public keys, asked of each of them. */
+      secureAggregation: z
+        .union(
+          [
+            z.boolean(),
+            z.strictObject({ peers: z.record(z.string(), z.string().refine(isPublicKey, PEER_HINT)) }),
+          ],
+          { error: 'expected true, false, or a map with peers' },
+        )
+        .optional(),
       /**
        * `true`, or bounds: noise at least so strong (dimensionless), clipping at most so loose (L2 norm). Noise is to be
        * in an update before it leaves, unless `noise` says that the coordinator may add it.

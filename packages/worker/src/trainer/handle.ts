@@ -6,15 +6,15 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { RemoteError, type SiteReport } from '@tributary/shared-protocol';
-import type { Trainer, TrainerSetup } from '../agent/trainer-keeper.ts';
+import { RemoteError } from '@tributary/shared-protocol';
+import type { Trainer, TrainerReport, TrainerSetup } from '../agent/trainer-keeper.ts';
 import { WORKER_ERROR_CODES, WorkerError, type WorkerErrorCode } from '../errors.ts';
 import { watchMemory } from '../policy/resources.ts';
 import { crashOf, type OomKills, readOomKills } from './exit-cause.ts';
 import type { EvaluateJob, FromTrainer, JobResult, ToTrainer, TrainJob } from './messages.ts';
 
 export interface TrainerHandle extends Trainer {
-  readonly site: SiteReport;
+  readonly site: TrainerReport;
   readonly engineReason: string;
   readonly pid: number;
   train(job: TrainJob, options?: { readonly signal?: AbortSignal }): Promise<JobResult>;

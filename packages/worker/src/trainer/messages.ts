@@ -1,6 +1,5 @@
 /** What the trainer's handle and its process say to each other. Both are ours and of one version: nothing is checked. */
-import type { SiteReport } from '@tributary/shared-protocol';
-import type { TrainerSetup } from '../agent/trainer-keeper.ts';
+import type { TrainerReport, TrainerSetup } from '../agent/trainer-keeper.ts';
 
 export interface TrainJob {
   readonly round: number;
@@ -33,7 +32,7 @@ export type ToTrainer =
   | { readonly type: 'close' };
 
 export type FromTrainer =
-  | { readonly type: 'ready'; readonly site: SiteReport; readonly engineReason: string }
+  | { readonly type: 'ready'; readonly site: TrainerReport; readonly engineReason: string }
   | { readonly type: 'progress'; readonly progress: number }
   | { readonly type: 'log'; readonly message: string }
   | { readonly type: 'done'; readonly result: JobResult }

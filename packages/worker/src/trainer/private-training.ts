@@ -47,8 +47,8 @@ export interface PrivateTrainResult extends TrainResult {
 
 /**
  * Trains from the global weights as trainRound does, but privately. Each record is in a batch with the probability
- * batchSize / trainExamples, and the plan's batchSize is what the noised sum is divided by; an epoch has as many steps as
- * it has batches. `metrics` is empty. How many records the site has counts as known.
+ * batchSize / trainExamples, and the noised sum is divided by the plan's batchSize, or by trainExamples where that is less:
+ * how many records the site has counts as known. An epoch has as many steps as it has batches. `metrics` is empty.
  *
  * Throws as trainRound does, and as createPrivateGradients.
  */

@@ -1,8 +1,8 @@
-import { sha256 } from '@tributary/shared-protocol';
+import { secureAggregationSchema, sha256 } from '@tributary/shared-protocol';
 import { describe, expect, test } from 'vitest';
 import { matchesAddress, parseAddress } from '../../src/policy/addresses.ts';
 import { parsePolicy } from '../../src/policy/load.ts';
-import { type FederationFacts, judge } from '../../src/policy/rules.ts';
+import { type FederationFacts, judge, strangersIn } from '../../src/policy/rules.ts';
 
 const NOON = new Date(2026, 2, 2, 12).getTime();
 const MIB = 2 ** 20;
@@ -64,13 +64,40 @@ describe('judge', () => {
     expect(verdictOn('minCohort: 5', { tellsCohort: true }).state).toBe('ok');
   });
 
-  test('privacy: what no coordinator of this version offers is refused by name', () => {
-    const verdict = verdictOn('privacy: { secureAggregation: true }');
-    expect(verdict).toMatchObject({
+  test('privacy: secure aggregation is held against what the federation offers', () => {
+    const rule = 'privacy: { secureAggregation: true }';
+    expect(verdictOn(rule).state).toBe('unknown');
+    expect(verdictOn(rule, { federation })).toMatchObject({
       code: 'FED_POLICY_PRIVACY',
       detail: expect.stringMatching(/^secure aggregation is required/),
     });
+    const masked = { ...federation, privacy: { secureAggregation: secureAggregationSchema.parse({}) } };
+    expect(verdictOn(rule, { federation: masked })).toMatchObject({
+      state: 'ok',
+      detail: 'each update is masked, and the coordinator learns their sum',
+    });
+    const both = 'privacy: { secureAggregation: true, differentialPrivacy: true }';
+    expect(verdictOn(both, { federation: masked })).toMatchObject({
+      code: 'FED_POLICY_PRIVACY',
+      detail: expect.stringMatching(/^differential privacy is required/),
+    });
     expect(verdictOn('privacy: { secureAggregation: false }').state).toBe('ok');
+  });
+
+  test('privacy: with peers, updates are masked with those sites and keys only', () => {
+    const [north, south] = ['N'.repeat(42).concat('A'), 'S'.repeat(42).concat('A')] as const;
+    const policy = parsePolicy(`privacy: { secureAggregation: { peers: { north: ${north} } } }`, 'p.yaml');
+    expect(strangersIn(policy, [{ name: 'north', publicKey: north }])).toBeUndefined();
+    for (const stranger of [
+      { name: 'north', publicKey: south },
+      { name: 'south', publicKey: south },
+    ])
+      expect(strangersIn(policy, [stranger])).toMatch(`"${stranger.name}" (key ${south})`);
+    expect(
+      strangersIn(parsePolicy('privacy: { secureAggregation: true }', 'p.yaml'), [
+        { name: 'x', publicKey: south },
+      ]),
+    ).toBe(undefined);
   });
 
   test('privacy: what a federation offers is held against what is required', () => {

@@ -118,6 +118,35 @@ it('two rounds of the same are two releases: other batches, other noise', async 
   expect(tensorOf(first.update, 'd/kernel')).not.toEqual(tensorOf(second.update, 'd/kernel'));
 });
 
+it('NVFlare 343: no number of an update leaves without noise, also where the gradient is zero', async () => {
+  const small = () =>
+    tf.sequential({
+      layers: [
+        tf.layers.conv2d({ filters: 3, kernelSize: 3, activation: 'relu', inputShape: [8, 8, 1] }),
+        tf.layers.flatten(),
+        tf.layers.dense({ units: 3, activation: 'softmax' }),
+      ],
+    });
+  const training = { loss: 'categoricalCrossentropy', optimizer: { name: 'sgd', learningRate: 1 }, steps: 1 };
+  // Of black images no kernel has a gradient.
+  const black: Examples = {
+    exampleShape: [8, 8, 1],
+    values: [new Float32Array(64), new Float32Array(64)],
+    labels: [0, 1],
+  };
+  const site = await openSite(small, ['a', 'b', 'c'], training, black);
+  const privacy = { clippingNorm: 1, noiseMultiplier: 1 };
+  const rounds = [await site.train(privacy), await site.train(privacy), await site.train(privacy)];
+  const [first, ...others] = rounds.map(({ update }) =>
+    update.flatMap(({ data }) => [...(data as Float32Array)]),
+  );
+  // 9 * 3 + 3 and 108 * 3 + 3.
+  expect(first!.length).toBe(357);
+  // Noise is the same by chance once in 10^6; the same three times, for one of 357, once in 10^9.
+  const still = first!.flatMap((value, i) => (others.every((other) => other[i] === value) ? [i] : []));
+  expect(still).toEqual([]);
+});
+
 it('it learns: bands of light are told apart through clipping and noise', async () => {
   const small = () =>
     tf.sequential({

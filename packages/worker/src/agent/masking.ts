@@ -1,0 +1,281 @@
+/**
+ * This site's part in secure aggregation: a trained update stays here, and what leaves is masked together with the others'
+ * (ADR 0009). Each attempt has keys of its own; a stage that is asked for again gets the answer that it had.
+ */
+import { open, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setImmediate as breathe } from 'node:timers/promises';
+import { PrivacyError, type SecaggSettings, SecaggSite, settingsOfRound } from '@tributary/privacy';
+import {
+  bytesToText,
+  type Channel,
+  crashPoint,
+  decodeFrame,
+  errorCode,
+  type FederationView,
+  keysToBytes,
+  keysToText,
+  type Message,
+  type MessageOf,
+  readFrameHeader,
+  type SecureAggregationPlan,
+  type SigningKey,
+  textToBytes,
+} from '@tributary/shared-protocol';
+import { z } from 'zod';
+import { WorkerError } from '../errors.ts';
+import type { Guard } from '../policy/guard.ts';
+import { type AppendOnly, openAppendOnly } from './append-only.ts';
+import type { Delivery } from './delivery.ts';
+import type { EmitWorkerEvent } from './events.ts';
+import type { Peers } from './peers.ts';
+import type { Spool, SpooledUpdate } from './spool.ts';
+
+type Stage =
+  | MessageOf<'advertise'>
+  | MessageOf<'share'>
+  | MessageOf<'mask'>
+  | MessageOf<'agree'>
+  | MessageOf<'unmask'>;
+
+export interface Masking {
+  /**
+   * Answers a stage. Rejects with FED_WORKER_ATTEMPT for an attempt that this site has no keys of, and with what speaks
+   * against taking part: PrivacyError, PolicyError, FED_WORKER_PEER.
+   */
+  answer(message: Stage, channel: Channel): Promise<Message>;
+  /** Forgets all secrets. */
+  close(): Promise<void>;
+}
+
+export interface MaskingOptions {
+  readonly federation: FederationView;
+  readonly secure: SecureAggregationPlan;
+  readonly name: string;
+  readonly key: SigningKey;
+  readonly spool: Spool;
+  readonly delivery: Delivery;
+  readonly guard: Guard;
+  readonly peers: Peers;
+  readonly sums: SignedSums;
+  /** Where a masked update lies until it is delivered. */
+  readonly directory: string;
+  readonly now: () => number;
+  readonly emit: EmitWorkerEvent;
+}
+
+interface Attempt {
+  readonly id: string;
+  readonly entry: SpooledUpdate;
+  readonly site: SecaggSite;
+  readonly path: string;
+  /** By stage: what was answered, or is being. */
+  readonly answers: Map<Stage['type'], Promise<Message>>;
+  /** Resolves once the masked update lies at `path`. */
+  masked: Promise<void> | undefined;
+}
+
+const sumSchema = z.strictObject({
+  /** Unix millis. */
+  at: z.number(),
+  round: z.int().min(0),
+  /** Digest of the global model. */
+  base: z.string(),
+  survivors: z.array(z.string()),
+});
+/** The sums that this site has signed: of one update never two, for their difference would be one site's update. */
+export type SignedSums = AppendOnly<z.infer<typeof sumSchema>>;
+
+export function openSignedSums(path: string): SignedSums {
+  return openAppendOnly({
+    path,
+    schema: sumSchema,
+    what: 'the list of the sums that this site has signed',
+    otherwise: {
+      unwritten: 'none is signed until it can',
+      forgotten: 'of one update this site must not sign two sums',
+    },
+  });
+}
+
+/** Values masked between two looks at what else is to be done. */
+const PIECE_VALUES = 262_144;
+const FIRST_READ_BYTES = 65_536;
+
+export function createMasking(options: MaskingOptions): Masking {
+  const { federation, secure, name, key, spool, delivery, guard, peers, sums, directory, now, emit } =
+    options;
+  let current: Attempt | undefined;
+
+  async function begin({ attempt, round, base, cohort }: MessageOf<'advertise'>): Promise<Attempt> {
+    const entry = spool.find({ task: 'train', round, base });
+    if (entry?.task !== 'train')
+      throw new WorkerError(
+        'FED_WORKER_ATTEMPT',
+        `this site has no update of round ${round} from that model`,
+      );
+    const others = cohort.filter((peer) => peer.name !== name);
+    const fewest = guard.checkMaskingCohort(others);
+    const roster = new Map([...(await peers.pin(others)), [name, key.publicKey]]);
+    const settings: SecaggSettings = settingsOfRound(
+      { ...secure, weighting: federation.weighting ?? 'examples' },
+      {
+        run: federation.runId,
+        round,
+        attempt,
+        cohort: cohort.map((peer) => peer.name),
+        parameters: await countParameters(spool.updatePath(entry), entry.bytes),
+        modelDigest: base,
+        configurationDigest: federation.configDigest,
+      },
+    );
+    const sign = (bytes: Uint8Array) => textToBytes(key.signBytes(bytes));
+    const site = new SecaggSite({ settings, site: name, roster, sign, minCohort: fewest });
+    await forget();
+    const path = join(directory, `${String(round).padStart(6, '0')}-${attempt}.masked`);
+    current = { id: attempt, entry, site, path, answers: new Map(), masked: undefined };
+    return current;
+  }
+
+  async function forget(): Promise<void> {
+    const former = current;
+    current = undefined;
+    if (!former) return;
+    former.site.abort();
+    await former.masked?.catch(() => undefined);
+    delivery.forgetMasked(former.entry);
+    await rm(former.path, { force: true });
+  }
+
+  async function step(attempt: Attempt, message: Exclude<Stage, { type: 'mask' }>): Promise<Message> {
+    const { site, entry } = attempt;
+    switch (message.type) {
+      case 'advertise': {
+        const { site: _, ...keys } = site.advertiseKeys();
+        return { type: 'advertised', ...keysToText(keys) };
+      }
+      case 'share': {
+        const keys = message.keys.map(({ site: of, ...theirs }) => ({ site: of, ...keysToBytes(theirs) }));
+        const { envelopes } = site.shareKeys(keys);
+        return {
+          type: 'shared',
+          envelopes: envelopes.map(({ to, sealed }) => ({ to, sealed: bytesToText(sealed) })),
+        };
+      }
+      case 'agree': {
+        const { survivors } = message;
+        const { round, base } = entry;
+        const before = sums.entries.find((sum) => sum.round === round && sum.base === base);
+        if (before && before.survivors.join('\n') !== survivors.join('\n')) {
+          site.abort();
+          throw new PrivacyError(
+            'FED_PRIVACY_SECAGG_SETS',
+            `this site has signed the sum of ${before.survivors.join(', ')} for round ${round}, and signs no other: the difference would tell of single updates`,
+          );
+        }
+        const { signature } = site.signSurvivors(survivors);
+        if (!before) sums.add({ at: now(), round, base, survivors: [...survivors] });
+        crashPoint('agent:secagg-signed');
+        return { type: 'agreed', signature: bytesToText(signature) };
+      }
+      case 'unmask': {
+        const signatures = message.signatures.map(({ site: of, signature }) => ({
+          site: of,
+          signature: textToBytes(signature),
+        }));
+        const { seedShares, maskKeyShares } = site.unmask({ survivors: message.survivors, signatures });
+        crashPoint('agent:secagg-unmasked');
+        const shares = (list: typeof seedShares) =>
+          list.map(({ of, share }) => ({ of, share: bytesToText(share) }));
+        return {
+          type: 'unmasked',
+          seedShares: shares(seedShares),
+          maskKeyShares: shares(maskKeyShares),
+        };
+      }
+    }
+  }
+
+  /** Writes the masked update beside the spool, and breathes between its pieces: heartbeats go on. */
+  async function mask(attempt: Attempt, { sharers, envelopes }: MessageOf<'mask'>): Promise<void> {
+    const { site, entry, path } = attempt;
+    const delivered = {
+      sharers,
+      envelopes: envelopes.map(({ from, sealed }) => ({ from, sealed: textToBytes(sealed) })),
+    };
+    const { tensors } = decodeFrame(await readFile(spool.updatePath(entry)));
+    // Where all weigh the same, each counts as one example.
+    const masker = site.beginMask(delivered, federation.weighting === 'uniform' ? 1 : entry.numExamples);
+    crashPoint('agent:secagg-mask');
+    const file = await open(path, 'w', 0o600);
+    try {
+      for (const { data } of tensors) {
+        const values = data as Float32Array;
+        for (let start = 0; start < values.length; start += PIECE_VALUES) {
+          await file.writeFile(masker.write(values.subarray(start, start + PIECE_VALUES)));
+          await breathe();
+        }
+      }
+      const { packed, clippedFraction } = masker.finish();
+      await file.writeFile(packed);
+      emit({ type: 'masked', round: entry.round, sites: sharers.length, clippedFraction });
+    } finally {
+      masker.abort();
+      await file.close();
+    }
+  }
+
+  /** Masks once, and offers what it made on every link on which it is asked for. */
+  async function deliver(attempt: Attempt, message: MessageOf<'mask'>, channel: Channel): Promise<void> {
+    const { entry, path, id } = attempt;
+    try {
+      attempt.masked ??= mask(attempt, message);
+      await attempt.masked;
+      if (current === attempt) await delivery.offerMasked(entry, { path, attempt: id }, channel);
+    } catch (error) {
+      attempt.site.abort();
+      const code = errorCode(error) ?? 'FED_INTERNAL';
+      const reason = (error as Error).message;
+      emit({ type: 'failed', task: 'train', round: entry.round, code, reason });
+      await channel
+        .call({ type: 'failure', task: 'train', round: entry.round, code, reason }, 'ok')
+        .catch(() => undefined);
+    }
+  }
+
+  return {
+    async answer(message, channel) {
+      if (message.type === 'advertise' && current?.id !== message.attempt) await begin(message);
+      const attempt = current;
+      if (attempt === undefined || attempt.id !== message.attempt)
+        throw new WorkerError(
+          'FED_WORKER_ATTEMPT',
+          'this site has no keys of that attempt of the secure sum any more',
+        );
+      if (message.type === 'mask') {
+        void deliver(attempt, message, channel);
+        return { type: 'ok' };
+      }
+      const answered = attempt.answers.get(message.type) ?? step(attempt, message);
+      attempt.answers.set(message.type, answered);
+      return await answered;
+    },
+    close: forget,
+  };
+}
+
+/** Values of the update in a frame's file, from its header. */
+async function countParameters(path: string, bytes: number): Promise<number> {
+  const file = await open(path, 'r');
+  try {
+    for (let length = FIRST_READ_BYTES; ; length *= 4) {
+      const buffer = Buffer.alloc(Math.min(length, bytes));
+      await file.read(buffer, 0, buffer.length, 0);
+      const header = readFrameHeader(buffer, bytes);
+      if (header) return header.tensors.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+      if (buffer.length === bytes) throw new Error(`${path} ends within its header`);
+    }
+  } finally {
+    await file.close();
+  }
+}

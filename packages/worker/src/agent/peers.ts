@@ -1,0 +1,68 @@
+/**
+ * The keys that this site knows the others of its run by, for secure aggregation: pinned when it first meets them, or
+ * written into its policy. A coordinator that shows another key for a known site is not believed.
+ */
+import { keyFingerprint } from '@tributary/shared-protocol';
+import { z } from 'zod';
+import { WorkerError } from '../errors.ts';
+import { readText, writeFileAtomic } from './atomic-file.ts';
+
+const fileSchema = z.record(z.string(), z.string());
+
+export interface Peer {
+  readonly name: string;
+  /** Base64url of its Ed25519 key. */
+  readonly publicKey: string;
+}
+
+export interface Peers {
+  /**
+   * The pinned keys of a cohort; who was not known is pinned, and durable when this resolves. Rejects with
+   * FED_WORKER_PEER for a key that is not the pinned one.
+   */
+  pin(cohort: readonly Peer[]): Promise<ReadonlyMap<string, string>>;
+}
+
+/** Opens the pins at `path`, which need not be there yet. Rejects with FED_WORKER_STATE_UNUSABLE for a damaged file. */
+export async function openPeers(path: string, onNew: (peer: Peer) => void): Promise<Peers> {
+  const pinned = new Map(Object.entries(await read(path)));
+  return {
+    async pin(cohort) {
+      const strangers = cohort.filter(({ name, publicKey }) => {
+        const known = pinned.get(name);
+        if (known === undefined) return true;
+        if (known === publicKey) return false;
+        throw new WorkerError(
+          'FED_WORKER_PEER',
+          `the coordinator shows the key ${keyFingerprint(publicKey)} for site "${name}", and it had ${keyFingerprint(known)} before. Ask that site; if it has changed its key, take its line out of ${path}`,
+        );
+      });
+      if (strangers.length > 0) {
+        const next = new Map([
+          ...pinned,
+          ...strangers.map(({ name, publicKey }) => [name, publicKey] as const),
+        ]);
+        await writeFileAtomic(path, `${JSON.stringify(Object.fromEntries(next), undefined, 2)}\n`, 0o600);
+        for (const peer of strangers) {
+          pinned.set(peer.name, peer.publicKey);
+          onNew(peer);
+        }
+      }
+      return new Map(cohort.map(({ name }) => [name, pinned.get(name)!]));
+    },
+  };
+}
+
+async function read(path: string): Promise<Record<string, string>> {
+  const text = await readText(path);
+  if (text === undefined) return {};
+  try {
+    return fileSchema.parse(JSON.parse(text));
+  } catch (error) {
+    throw new WorkerError(
+      'FED_WORKER_STATE_UNUSABLE',
+      `${path}: the keys of the other sites can't be read (${(error as Error).message}); restore it from a copy`,
+      { cause: error },
+    );
+  }
+}

@@ -1,0 +1,258 @@
+/** Rounds under secure aggregation, over a real coordinator and real site agents. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { readCheckpoint, runPaths, verifyRun } from '@tributary/coordinator';
+import type { Link, Packet, Transport } from '@tributary/shared-protocol';
+import { decodeMessage, type Message } from '@tributary/shared-protocol';
+import { describe, expect, test, vi } from 'vitest';
+import {
+  artifact,
+  type MaskedFederation,
+  memoryTransport,
+  type Site,
+  startMasked,
+  temporaryDir,
+} from './masked-federation.ts';
+
+/** Of the default 16 bits over ±1. */
+const STEP = 2 / (2 ** 16 - 2);
+const SHAPES = [
+  { name: 'dense/kernel', shape: [30, 100] },
+  { name: 'dense/bias', shape: [7] },
+];
+
+describe('a masked round', () => {
+  test('commits the weighted mean of updates that the coordinator never saw', async () => {
+    const run = await startMasked();
+    const sites = [
+      run.join('a', { update: () => 0.25, numExamples: 100 }),
+      run.join('b', { update: (i) => (i % 2) / 10, numExamples: 300 }),
+      run.join('c', { update: () => -0.5, numExamples: 600 }),
+    ];
+    expect(await run.coordinator.run()).toMatchObject({ reason: 'rounds', rounds: 2 });
+    changes(run, 2).forEach((change, i) => {
+      const mean = 0.25 * 0.1 + ((i % 2) / 10) * 0.3 - 0.5 * 0.6;
+      // A weight is a whole number of units of seven examples.
+      expect(Math.abs(change - 2 * mean)).toBeLessThan(4 * STEP + 0.004);
+    });
+    for (const { summary } of sites)
+      expect(await summary).toMatchObject({ ended: 'goodbye', updatesAccepted: 2, updatesRefused: 0 });
+    const commits = commitsOf(run);
+    expect(commits.map(({ updates }) => updates.map(({ name }) => name))).toEqual([
+      ['a', 'b', 'c'],
+      ['a', 'b', 'c'],
+    ]);
+    expect(commits[0]).toMatchObject({ clippedFraction: 0, trainMetrics: {} });
+    expect(verifyRun(run.runDir)).toMatchObject({ ok: true });
+  });
+
+  test('weighs all the same where the strategy does, and tells what was clipped', async () => {
+    const run = await startMasked({
+      rounds: 1,
+      strategy: { name: 'fed-avg', weighting: 'uniform' },
+      privacy: { secureAggregation: { clippingRange: 0.5, valueBits: 20 } },
+    });
+    run.join('a', { update: () => 0.1, numExamples: 1 });
+    run.join('b', { update: () => 0.2, numExamples: 1000 });
+    run.join('c', { update: (i) => (i < 300 ? 0.9 : 0.3), numExamples: 10 });
+    expect(await run.coordinator.run()).toMatchObject({ reason: 'rounds' });
+    for (const change of changes(run, 1).slice(0, 300)) expect(change).toBeCloseTo(0.8 / 3, 4);
+    for (const change of changes(run, 1).slice(300)) expect(change).toBeCloseTo(0.2, 4);
+    const [commit] = commitsOf(run);
+    expect(commit!.clippedFraction).toBeCloseTo(300 / 3007 / 3, 4);
+    expect(commit).not.toHaveProperty('numExamples');
+  });
+
+  test('lets nothing of an update leave its site but masked words, and no count of examples', async () => {
+    const tap = tapped(memoryTransport());
+    const run = await startMasked({ rounds: 1 }, { transport: tap.transport });
+    const numbers = [12_345, 54_321, 11_111];
+    for (const [i, name] of ['a', 'b', 'c'].entries())
+      run.join(name, { update: (at) => Math.fround(0.001 * at + i), numExamples: numbers[i]! });
+    expect(await run.coordinator.run()).toMatchObject({ reason: 'rounds' });
+    const update = Float32Array.from({ length: 100 }, (_, at) => Math.fround(0.001 * at));
+    const sent = tap.toCoordinator();
+    expect(sent.bodies.length).toBeGreaterThanOrEqual(3);
+    for (const body of sent.bodies) expect(body.includes(Buffer.from(update.buffer, 0, 40))).toBe(false);
+    expect(new Set(sent.messages.map(({ type }) => type))).toContain('trained');
+    const said = JSON.stringify(sent.messages);
+    for (const number of numbers) expect(said).not.toContain(String(number));
+    expect(said).not.toContain('loss');
+  });
+
+  test('goes on with the others when a site is gone while it masks', async () => {
+    const run = await startMasked({ cohort: { quorum: 3 }, rounds: 2 });
+    const names = ['a', 'b', 'c', 'd', 'e'];
+    const sites = names.map((name, i) => run.join(name, { update: () => 0.1 * i, numExamples: 70 }));
+    await vi.waitFor(() => expect(run.events.filter(({ type }) => type === 'ready')).toHaveLength(5), 15_000);
+    const gone = sites.at(-1)!;
+    const done = run.coordinator.run();
+    await told(gone, 'masked');
+    await gone.stop();
+    expect(await done).toMatchObject({ reason: 'rounds', rounds: 2 });
+    expect(
+      commitsOf(run)
+        .at(-1)!
+        .updates.map(({ name }) => name),
+    ).toEqual(names.slice(0, 4));
+    expect(verifyRun(run.runDir)).toMatchObject({ ok: true });
+  });
+});
+
+describe('an attempt that fails', () => {
+  test('is followed by another with new keys, and nothing is trained again', async () => {
+    const trained: string[] = [];
+    const run = await startMasked({ rounds: 1, deadlines: { ...DEADLINES, rejoinSeconds: 10 } });
+    const onTrain = (name: string) => async () => void trained.push(name);
+    run.join('a', { update: () => 0.1, onTrain: onTrain('a') });
+    run.join('b', { update: () => 0.2, onTrain: onTrain('b') });
+    const c = run.join('c', { update: () => 0.3, onTrain: onTrain('c') });
+    const done = run.coordinator.run();
+    await told(c, 'masked');
+    await c.stop();
+    // With its state folder it is the same site, and has its update still.
+    run.join('c', { update: () => 0.3, onTrain: onTrain('c'), stateDir: c.stateDir });
+    expect(await done).toMatchObject({ reason: 'rounds', rounds: 1 });
+    expect(trained.sort()).toEqual(['a', 'b', 'c']);
+    for (const change of changes(run, 1)) expect(change).toBeCloseTo(0.2, 3);
+  });
+
+  test('ends the run below three sites, with everything that was committed kept', async () => {
+    const run = await startMasked({
+      rounds: 1,
+      deadlines: { ...DEADLINES, rejoinSeconds: 0, extensions: 1 },
+    });
+    run.join('a');
+    run.join('b');
+    const c = run.join('c');
+    const done = run.coordinator.run();
+    await told(c, 'spooled');
+    await c.stop();
+    expect(await done).toMatchObject({
+      reason: 'failed',
+      rounds: 0,
+      message: expect.stringMatching(/at least 3/),
+    });
+  });
+});
+
+describe('a restart of the coordinator', () => {
+  test('begins the attempt anew, from the updates that the sites have', async () => {
+    const transport = memoryTransport();
+    const runDir = temporaryDir();
+    const first = await startMasked({ rounds: 2 }, { transport, runDir });
+    const trained: string[] = [];
+    const sites = ['a', 'b', 'c'].map((name, i) =>
+      first.join(name, {
+        update: () => 0.1 * (i + 1),
+        onTrain: async (round) => void trained.push(`${name}${round}`),
+      }),
+    );
+    void first.coordinator.run().catch(() => undefined);
+    await told(sites[0]!, 'masked');
+    await first.coordinator.close();
+    const second = await startMasked({ rounds: 2 }, { transport, runDir });
+    expect(await second.coordinator.run()).toMatchObject({ reason: 'rounds', rounds: 2 });
+    for (const change of changes(second, 2)) expect(change).toBeCloseTo(0.4, 3);
+    expect(trained.sort()).toEqual(['a1', 'a2', 'b1', 'b2', 'c1', 'c2']);
+    expect(verifyRun(runDir)).toMatchObject({ ok: true });
+  });
+});
+
+describe('what a site holds to', () => {
+  test('a policy that demands secure aggregation is met, and with peers only by those sites', async () => {
+    const run = await startMasked({ rounds: 1, deadlines: { ...DEADLINES, extensions: 0 } });
+    run.join('a', { policy: 'privacy: { secureAggregation: true }' });
+    run.join('b');
+    const picky = run.join('c', {
+      policy: `privacy: { secureAggregation: { peers: { a: ${'A'.repeat(43)}, b: ${'A'.repeat(43)} } } }`,
+    });
+    expect(await run.coordinator.run()).toMatchObject({ reason: 'failed' });
+    expect(run.events.filter((event) => event.type === 'client-failed')).toMatchObject([
+      { name: 'c', code: 'FED_POLICY_PRIVACY', reason: expect.stringMatching(/ask that site for its key/) },
+    ]);
+    expect(picky.events.some(({ type }) => type === 'masked')).toBe(false);
+  });
+
+  test('the keys of the others are pinned, and another key for one of them is not believed', async () => {
+    const run = await startMasked({ rounds: 1 });
+    const sites = ['a', 'b', 'c'].map((name) => run.join(name));
+    expect(await run.coordinator.run()).toMatchObject({ reason: 'rounds' });
+    const pins = JSON.parse(readFileSync(join(sites[0]!.stateDir, 'peers.json'), 'utf8')) as object;
+    expect(Object.keys(pins).sort()).toEqual(['b', 'c']);
+  });
+
+  test('of one update it signs one sum, and remembers which after a restart', async () => {
+    const run = await startMasked({ rounds: 1 });
+    const sites = ['a', 'b', 'c'].map((name) => run.join(name));
+    expect(await run.coordinator.run()).toMatchObject({ reason: 'rounds' });
+    for (const { stateDir, summary } of sites) {
+      await summary;
+      const lines = readFileSync(join(stateDir, 'signed-sums.jsonl'), 'utf8').trim().split('\n');
+      expect(lines.map((line) => JSON.parse(line))).toMatchObject([{ round: 1, survivors: ['a', 'b', 'c'] }]);
+      expect(readdirSync(join(stateDir, 'work'))).toEqual([]);
+    }
+  });
+});
+
+describe('a configuration', () => {
+  test.each([
+    [{ cohort: { quorum: 2 } }, /cohort.quorum = 2: .*hides nobody among fewer than 3/],
+    [{ strategy: { name: 'fed-avg', updateClippingNorm: 1 } as const }, /sees no single update/],
+    [{ privacy: { secureAggregation: { valueBits: 40 } } }, /valueBits/],
+    [{ privacy: { budget: { epsilon: 1, delta: 1e-5 } } }, /without differentialPrivacy nothing bounds/],
+  ])('%j is refused with the reason', async (config, reason) => {
+    await expect(startMasked(config)).rejects.toThrow(reason);
+  });
+});
+
+const DEADLINES = { roundSeconds: 20, quorumSeconds: 20, heartbeatSeconds: 20 };
+
+/** What was added to each parameter by the rounds up to that one. */
+function changes(run: MaskedFederation, round: number): number[] {
+  const { tensors } = readCheckpoint(runPaths(run.runDir).checkpoint(round), SHAPES);
+  const before = artifact.weights.flatMap((t) => [...(t.data as Float32Array)]);
+  return tensors.flatMap((t) => [...(t.data as Float32Array)]).map((value, i) => value - before[i]!);
+}
+
+function commitsOf(run: MaskedFederation) {
+  return run.log().filter((record) => record.type === 'committed');
+}
+
+function told(site: Site, type: Site['events'][number]['type']): Promise<void> {
+  return vi.waitFor(
+    () => {
+      if (!site.events.some((event) => event.type === type)) throw new Error(`${site.name}: no ${type} yet`);
+    },
+    { timeout: 15_000, interval: 1 },
+  );
+}
+
+/** A transport that notes what arrives at the coordinator. */
+function tapped(inner: Transport) {
+  const packets: Packet[] = [];
+  const note = (link: Link): Link => ({
+    ...link,
+    async request(packet, options) {
+      const answer = await link.request(packet, options);
+      packets.push(answer);
+      return answer;
+    },
+    onRequest: (handler) =>
+      link.onRequest((packet) => {
+        packets.push(packet);
+        return handler(packet);
+      }),
+  });
+  const transport: Transport = {
+    ...inner,
+    listen: (onLink, ...rest) => inner.listen((link) => onLink(note(link)), ...rest),
+  };
+  return {
+    transport,
+    toCoordinator: () => ({
+      messages: packets.map(({ head }): Message => decodeMessage(head)),
+      bodies: packets.flatMap(({ body }) => (body && body.length > 0 ? [Buffer.from(body)] : [])),
+    }),
+  };
+}
