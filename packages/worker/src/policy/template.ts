@@ -23,7 +23,7 @@ export const POLICY_TEMPLATE = `# This site's last word. It lies beside the imag
 #privacy:
 #  differentialPrivacy: { minNoiseMultiplier: 1.0, maxClippingNorm: 10, noise: site }
 #  budget: { epsilon: 8, delta: 0.00001 }
-#  secureAggregation: { peers: { north: "${'K'.repeat(43)}" } }
+#  secureAggregation: { peers: { north: "${'k'.repeat(43)}" } }
 
 # Rounds that this site trains in one run.
 #maxRounds: 100
