@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { readCheckpoint, runPaths, verifyRun } from '@tributary/coordinator';
 import type { Link, Packet, Transport } from '@tributary/shared-protocol';
 import { decodeMessage, type Message } from '@tributary/shared-protocol';
+import { rotateKey } from '@tributary/worker';
 import { describe, expect, test, vi } from 'vitest';
 import {
   artifact,
@@ -180,6 +181,24 @@ describe('what a site holds to', () => {
     expect(await run.coordinator.run()).toMatchObject({ reason: 'rounds' });
     const pins = JSON.parse(readFileSync(join(sites[0]!.stateDir, 'peers.json'), 'utf8')) as object;
     expect(Object.keys(pins).sort()).toEqual(['b', 'c']);
+  });
+
+  test('a site that has changed its key is known by its own signature for the change', async () => {
+    const run = await startMasked({ rounds: 2, deadlines: { ...DEADLINES, rejoinSeconds: 15 } });
+    const a = run.join('a');
+    run.join('b');
+    const held = new Promise<void>(() => undefined);
+    const c = run.join('c', { onTrain: (round) => (round === 2 ? held : Promise.resolve()) });
+    const done = run.coordinator.run();
+    await vi.waitFor(() => expect(c.events.filter(({ type }) => type === 'planned')).toHaveLength(2), 15_000);
+    await c.stop();
+    const pinned = () => JSON.parse(readFileSync(join(a.stateDir, 'peers.json'), 'utf8')) as { c: string };
+    const { former, publicKey } = await rotateKey({ stateDir: c.stateDir, transport: run.transport });
+    expect(pinned().c).toBe(former);
+    run.join('c', { stateDir: c.stateDir });
+    expect(await done).toMatchObject({ reason: 'rounds', rounds: 2 });
+    expect(pinned().c).toBe(publicKey);
+    expect(verifyRun(run.runDir)).toMatchObject({ ok: true });
   });
 
   test('of one update it signs one sum, and remembers which after a restart', async () => {

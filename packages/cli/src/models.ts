@@ -20,7 +20,12 @@ export interface ModelCard {
   readonly federation: ResolvedFederation;
 }
 
+/** What can be said of the privacy of the run that a model is from, for people and for programs. */
+export const PRIVACY_FILES: readonly string[] = ['PRIVACY.md', 'privacy.json'];
+
 export interface TrainedModel extends ModelCard {
+  /** Where it was read: a run directory, or a folder that `export` wrote. */
+  readonly dir: string;
   /** In the federation's order. */
   readonly tensors: readonly Tensor[];
 }
@@ -50,8 +55,9 @@ export async function openModel(
     );
   }
   const run = openRun(cwd, findRun(cwd, argument));
+  const { dir, federation } = run;
   const { round, tensors } = weightsOf(run, which);
-  return { format: 'tributary-model', runId: run.state.runId, round, federation: run.federation, tensors };
+  return { format: 'tributary-model', runId: run.state.runId, round, federation, tensors, dir };
 }
 
 /** Writes the card of `model` into `dir`. Where the run was served and kept is left out: a model may be published. */
@@ -88,7 +94,7 @@ async function openExported(folder: string): Promise<TrainedModel> {
       },
     );
   });
-  return { ...card, tensors };
+  return { ...card, tensors, dir: folder };
 }
 
 async function readWeights(folder: string): Promise<readonly Tensor[]> {

@@ -86,7 +86,7 @@ describe('audit inversion', () => {
         { name, model: name, classes, input, augmentation: { rescale: 1 / 255 } },
         artifact,
       );
-      const model = { format: 'tributary-model', runId: 'test', round: 0, federation } as const;
+      const model = { format: 'tributary-model', runId: 'test', round: 0, federation, dir } as const;
       await exportModel({ ...model, tensors: artifact.weights }, join(dir, name), 'safetensors');
     }
   });

@@ -146,11 +146,28 @@ describe('a federation from the command line', () => {
       expect(existsSync(join(dir, 'out', format, 'tributary.json'))).toBe(true);
     }
     expect(readdirSync(join(dir, 'out', 'layers-model')).sort()).toEqual([
+      'PRIVACY.md',
       'model.json',
+      'privacy.json',
       'tributary.json',
       'weights.bin',
     ]);
-    expect(readFileSync(join(dir, 'out', 'layers-model', 'tributary.json'), 'utf8')).not.toContain(dir);
+    for (const file of ['tributary.json', 'PRIVACY.md', 'privacy.json'])
+      expect(readFileSync(join(dir, 'out', 'layers-model', file), 'utf8')).not.toContain(dir);
+    // What is exported from an export has what its run could say.
+    const again = await run(
+      dir,
+      'export',
+      'out/layers-model',
+      '--out',
+      'out/again',
+      '--format',
+      'safetensors',
+    );
+    expect(again.err).toBe('');
+    expect(readFileSync(join(dir, 'out', 'again', 'PRIVACY.md'), 'utf8')).toBe(
+      readFileSync(join(dir, 'out', 'layers-model', 'PRIVACY.md'), 'utf8'),
+    );
     expect((await run(dir, 'export', '--out', 'out/safetensors')).err).toContain('FED_CLI_FILE_EXISTS');
     expect((await run(dir, 'export', '--out', 'out/9', '--round', '9')).err).toContain(
       'checkpoints of 0, 1, 2, 3',

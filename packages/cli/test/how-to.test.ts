@@ -191,7 +191,13 @@ describe('the how-to pages', () => {
 
     // Lead, 9: the model, in both forms, and its numbers on the images that no site holds.
     for (const line of [exportModel, exportWeights]) await ask(lead, line);
-    expect(readdirSync(join(lead, 'model')).sort()).toEqual(['model.json', 'tributary.json', 'weights.bin']);
+    expect(readdirSync(join(lead, 'model')).sort()).toEqual([
+      'PRIVACY.md',
+      'model.json',
+      'privacy.json',
+      'tributary.json',
+      'weights.bin',
+    ]);
     expect(existsSync(join(lead, 'weights', 'model.safetensors'))).toBe(true);
     const evaluated = lastOf(await done(follow(lead, evaluate)));
     // 15 % of 2 x 80 images.

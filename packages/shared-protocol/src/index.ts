@@ -49,7 +49,7 @@ export { expectLargeBuffers } from './large-buffers.ts';
 export type { Limits } from './limits.ts';
 export { DEFAULT_LIMITS } from './limits.ts';
 export { bytesToText, keysToBytes, keysToText, textToBytes } from './masking.ts';
-export type { BlobRef, Message, MessageOf, MessageType, Proof, SiteReport } from './messages.ts';
+export type { BlobRef, KeyChange, Message, MessageOf, MessageType, Proof, SiteReport } from './messages.ts';
 export { blobRefSchema, messageSchema, PROTOCOL_VERSION, siteReportSchema } from './messages.ts';
 export type {
   AugmentationPlan,
@@ -79,6 +79,7 @@ export {
   createMessageSigner,
   helloStatement,
   isProven,
+  isProvenKeyChange,
   isSignedMessage,
   newNonce,
   rekeyStatement,

@@ -1,5 +1,5 @@
 /** `tributary export`: a round's model as files that other programs read. */
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
 import { oneOf } from '../arguments.ts';
@@ -52,7 +52,7 @@ export function exportCommand(context: CliContext): Command {
     });
 }
 
-/** Writes `model` into `dir` (made when absent) and returns the names of the files. */
+/** Writes `model`, with its run's privacy report, into `dir` (made when absent) and returns the names of the files. */
 export async function exportModel(model: TrainedModel, dir: string, format: ExportFormat): Promise<string[]> {
   const { CARD_FILE, SAFETENSORS_FILE, writeCard } = await import('../models.ts');
   mkdirSync(dir, { recursive: true });
@@ -67,5 +67,22 @@ export async function exportModel(model: TrainedModel, dir: string, format: Expo
     await exportLayersModel(model.federation.topology, model.tensors, dir);
   }
   writeCard(dir, model);
-  return [...(format === 'safetensors' ? [SAFETENSORS_FILE] : ['model.json', 'weights.bin']), CARD_FILE];
+  const weights = format === 'safetensors' ? [SAFETENSORS_FILE] : ['model.json', 'weights.bin'];
+  return [...weights, CARD_FILE, ...(await writePrivacy(model, dir))];
+}
+
+/** What the model's run can say of its privacy goes where the model goes. */
+async function writePrivacy(model: TrainedModel, dir: string): Promise<string[]> {
+  const { isRun, openRun } = await import('../runs.ts');
+  const { PRIVACY_FILES } = await import('../models.ts');
+  if (isRun(model.dir)) {
+    const { privacyMarkdown, privacyReport } = await import('../privacy-report.ts');
+    const report = privacyReport(openRun('.', model.dir));
+    const texts = [privacyMarkdown(report), `${JSON.stringify(report, undefined, 2)}\n`];
+    for (const [i, file] of PRIVACY_FILES.entries()) writeFileSync(join(dir, file), texts[i]!);
+    return [...PRIVACY_FILES];
+  }
+  const kept = PRIVACY_FILES.filter((file) => existsSync(join(model.dir, file)));
+  for (const file of kept) copyFileSync(join(model.dir, file), join(dir, file));
+  return kept;
 }

@@ -134,7 +134,11 @@ export function createSecureRound(
       roster: keys,
     });
     current.packedBytes = secagg.plan.packedBytes;
-    const named = names.map((name) => ({ name, publicKey: keys.get(name)! }));
+    const named = names.map((name) => {
+      const { keyChanges = [] } = state.members.get(name) ?? {};
+      const changes = keyChanges.length > 0 ? { changes: [...keyChanges] } : {};
+      return { name, publicKey: keys.get(name)!, ...changes };
+    });
 
     const advertise = { type: 'advertise', attempt: id, round, base: model.digest, cohort: named } as const;
     await stage(names, signal, async (site) => {

@@ -1,6 +1,6 @@
 /** What log.jsonl records, and the state of a run that follows from reading it from the start. */
 
-import type { RunEvent, RunStatus } from '@tributary/shared-protocol';
+import type { KeyChange, RunEvent, RunStatus } from '@tributary/shared-protocol';
 import type { KeptProof } from '../members/proof-check.ts';
 
 type Metrics = Readonly<Record<string, number>>;
@@ -173,8 +173,8 @@ export interface MemberRecord {
   readonly name: string;
   /** Base64url of its public key; undefined when it joined under protocol 1, and so can't come back. */
   readonly key: string | undefined;
-  /** Those that it had before. */
-  readonly formerKeys: readonly string[];
+  /** How it came to that, oldest first. */
+  readonly keyChanges: readonly KeyChange[];
   /** Hash of the invite that it came with. */
   readonly invite: string;
   /** Unix millis; undefined when the record's time is not known. */
@@ -270,7 +270,7 @@ export function apply(state: RunState, entry: Logged): void {
         key: entry.key,
         invite: entry.invite,
         joinedAt: entry.at,
-        formerKeys: [],
+        keyChanges: [],
         revoked: undefined,
       });
       const invite = state.invites.get(entry.invite);
@@ -286,7 +286,7 @@ export function apply(state: RunState, entry: Logged): void {
         state.members.set(entry.name, {
           ...member,
           key: entry.key,
-          formerKeys: [...member.formerKeys, entry.former],
+          keyChanges: [...member.keyChanges, { former: entry.former, key: entry.key, ...entry.proof }],
         });
       break;
     }

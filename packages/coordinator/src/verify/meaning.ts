@@ -3,7 +3,7 @@
  * update accepted before it is committed, every site let in by an invite that was good. A coordinator that signs
  * nonsense is found here, not by the chain.
  */
-import { isProven, isSignedBy, rekeyStatement } from '@tributary/shared-protocol';
+import { isProven, isProvenKeyChange } from '@tributary/shared-protocol';
 import type { LogRecord } from '../run/log.ts';
 
 /** A statement of the log that contradicts what it said before. */
@@ -163,11 +163,7 @@ function* rekey(story: Story, record: RecordOf<'rekeyed'>): Generator<Said> {
   }
   if (story.keys.has(key))
     yield [`${what}, which "${story.keys.get(key)}" has or had`, 'two sites have one key'];
-  const { session, confirmation, ...signed } = proof;
-  const scope = { runId: story.runId, session };
-  const message = { type: 'rekey', publicKey: key, confirmation, signed } as const;
-  const confirmed = isSignedBy(key, rekeyStatement(scope, { name, former, next: key }), confirmation);
-  if (!confirmed || !isProven(message, scope, former))
+  if (!isProvenKeyChange({ former, key, ...proof }, { runId: story.runId, name }))
     yield [`${what} without the signatures of both`, 'nothing proves that the site wanted it'];
   story.keys.set(key, name);
   story.members.set(name, { ...member, key });

@@ -136,7 +136,7 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
     emit({ type: 'preflight', step });
     const credential = await settleCredential(state, stored, options, invite, wantedName);
     records = await openRecords(state.recordsFile, credential.name);
-    const peers = await openPeers(state.peersFile, ({ name, publicKey }) =>
+    const peers = await openPeers(state.peersFile, credential.runId, ({ name, publicKey }) =>
       emit({ type: 'log', message: `pinned the key ${keyFingerprint(publicKey)} of site "${name}"` }),
     );
     const uplink = createUplink();
