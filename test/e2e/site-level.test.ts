@@ -37,11 +37,15 @@ afterAll(async () => {
 type Differential = NonNullable<FederationConfig['privacy']>['differentialPrivacy'];
 
 /** A run in which training changes next to nothing: what is in the models is noise. */
-async function play(name: string, differentialPrivacy: Differential, epsilon: number) {
+async function play(name: string, differentialPrivacy: Differential, epsilon: number, masked = false) {
   const config = shapesConfig({
     rounds: 3,
     training: { ...shapesConfig().training, optimizer: { name: 'sgd', learningRate: 1e-9 }, epochs: 1 },
-    privacy: { differentialPrivacy, budget: { epsilon, delta: DELTA } },
+    privacy: {
+      differentialPrivacy,
+      budget: { epsilon, delta: DELTA },
+      ...(masked ? { secureAggregation: true } : {}),
+    },
   });
   const runDir = join(root, name, 'run');
   const setup: CoordinatorSetup = { ...shared, config, runDir, port: await freePort() };
@@ -186,4 +190,25 @@ test('noise at the coordinator: z_D C / m in the model, with a norm that adapts 
     // Half the multiplier.
     expect(replaced.pld).toBeGreaterThan(epsilon.pld * 1.9);
   }
+});
+
+test('noise at the sites under masks: in the sum, counted once, though nobody sees the updates', {
+  timeout: 180_000,
+}, async () => {
+  const z = 4;
+  // Far within the masks' range of values, which is ± 1.
+  const differentialPrivacy = {
+    unit: 'site',
+    noise: 'site',
+    clippingNorm: 0.02,
+    noiseMultiplier: z,
+  } as const;
+  const run = await play('masked', differentialPrivacy, costOf(2, z) + 1e-9, true);
+  expect(run.summary).toMatchObject({ reason: 'privacy-budget', rounds: 2 });
+  // The step of 2 / 2^16 adds nothing that shows.
+  for (const round of [1, 2]) expectNoise(await run.change(round), (z * 0.02) / Math.sqrt(3));
+  expect(run.log.filter(({ type }) => type === 'committed').at(-1)!['epsilonSpent']).toEqual(
+    Object.fromEntries(NAMES.map((name) => [name, costOf(2, z)])),
+  );
+  for (const ledger of run.ledgers) expect(ledger.map(({ round }) => round)).toEqual([1, 2]);
 });

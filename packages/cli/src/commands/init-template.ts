@@ -43,7 +43,7 @@ export default defineFederation({
   //   budget: { epsilon: 8, delta: 1e-5 },
   // },
   // Of many sites, each as a whole: differentialPrivacy: { unit: 'site', noise: 'coordinator', clippingNorm: { initial: 1 },
-  // noiseMultiplier: 2 }; with noise: 'site' it is added before an update leaves.
+  // noiseMultiplier: 2 }, without secureAggregation; with noise: 'site' it is added before an update leaves.
 
   rounds: 10,
 
