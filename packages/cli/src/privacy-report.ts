@@ -9,11 +9,13 @@ import {
   type PrivateRound,
   poissonSampling,
   spendingHistory,
+  sumGrid,
 } from '@tributary/privacy';
 import {
   type DifferentialPrivacyPlan,
   differentialPrivacyOf,
   type SecureAggregationPlan,
+  sharedNoiseOf,
 } from '@tributary/shared-protocol';
 import type { Run } from './runs.ts';
 import { VERSION } from './version.ts';
@@ -61,7 +63,8 @@ interface Observer {
 }
 
 interface Epsilon {
-  readonly pld: number;
+  /** Absent for noise that this accountant has no bound for. */
+  readonly pld?: number;
   readonly rdp: number;
 }
 
@@ -85,6 +88,7 @@ export function privacyReport(run: Run): PrivacyReport {
   const { dir, federation, state } = run;
   const privacy = differentialPrivacyOf(federation.privacy);
   const masking = federation.privacy?.secureAggregation;
+  const shares = sharedNoiseOf(federation.privacy);
   const sites = [...state.released]
     .sort(([a], [b]) => (a < b ? -1 : 1))
     .map(([name, released]): SiteAccount => {
@@ -155,7 +159,7 @@ export function privacyReport(run: Run): PrivacyReport {
         : {
             threshold: masking.threshold ?? 'floor(2n / 3) + 1 of n sites',
             fewestInASum: Math.min(...state.commits.map(({ updates }) => updates.length)),
-            clippingRange: masking.clippingRange,
+            clippingRange: shares ? sumGrid(shares).clippingRange : (masking.clippingRange ?? 1),
             clippedFraction: Math.max(0, ...state.commits.map((commit) => commit.clippedFraction ?? 0)),
           },
     assumptions: [
@@ -206,10 +210,11 @@ function statementOf(privacy: DifferentialPrivacyPlan | undefined): Statement {
   }
   const bound =
     'epsilon of the site, for all of its images together, whatever else is known about the others';
+  const adjacency = 'one site’s update added or removed';
   const known = 'which sites took part in which round, and how many images each has, is known and no secret';
   if (differentialPrivacy.noise === 'site')
     return {
-      adjacency: 'one site’s update added or removed',
+      adjacency,
       models: bound,
       coordinator: { sees: 'each update of each site, with that site’s noise', bound },
       assumptions: [
@@ -218,8 +223,23 @@ function statementOf(privacy: DifferentialPrivacyPlan | undefined): Statement {
         counted,
       ],
     };
+  if (differentialPrivacy.noise === 'distributed')
+    return {
+      adjacency,
+      models: bound,
+      coordinator: {
+        sees: 'each update of each site, with no more than that site’s share of the noise',
+        bound: 'none: a share alone bounds little',
+      },
+      assumptions: [
+        'each site ran this program unchanged: its update clipped and rounded, and its share of the noise from node:crypto added before it was masked',
+        'less than a third of the sites of a round told the coordinator their share of the noise',
+        known,
+        counted,
+      ],
+    };
   return {
-    adjacency: 'one site’s update added or removed',
+    adjacency,
     models: bound,
     coordinator: {
       sees: 'each update of each site, clipped and **without noise**',
@@ -235,12 +255,18 @@ function statementOf(privacy: DifferentialPrivacyPlan | undefined): Statement {
 }
 
 function byBoth(history: readonly Mechanism[], delta: number): Epsilon {
-  return { pld: epsilonOf(history, delta, 'pld'), rdp: epsilonOf(history, delta, 'rdp') };
+  const rdp = epsilonOf(history, delta, 'rdp');
+  // Of Skellam noise the other accountant knows nothing.
+  return history.some(({ kind }) => kind === 'skellam')
+    ? { rdp }
+    : { pld: epsilonOf(history, delta, 'pld'), rdp };
 }
 
 /** The same round for whoever compares two data sets of a site: from one update to the other it is two clipping norms. */
 function replacing(round: PrivateRound): PrivateRound {
-  return { ...round, noiseMultiplier: round.noiseMultiplier / 2 };
+  const noiseMultiplier = round.noiseMultiplier / 2;
+  if (!('unit' in round) || round.normInSteps === undefined) return { ...round, noiseMultiplier };
+  return { ...round, noiseMultiplier, normInSteps: 2 * round.normInSteps };
 }
 
 /** How many colluding sites learn nothing more, in words. */
@@ -301,7 +327,9 @@ function mechanismText(mechanism: NonNullable<PrivacyReport['mechanism']>): stri
   const noise =
     mechanism.noise === 'site'
       ? 'noise is added by **each site**, to its update, before it leaves'
-      : 'noise is added by **the coordinator**, to the sum of the updates';
+      : mechanism.noise === 'distributed'
+        ? 'noise is added by **the sites together**, each a share of it under its mask, so that no sum is without'
+        : 'noise is added by **the coordinator**, to the sum of the updates';
   return `Each **site** is protected as a whole: its update clipped to ${norm}; ${noise}; noise multiplier ${noiseMultiplier}, all that are asked take part; for ${adjacency}.`;
 }
 
@@ -318,11 +346,11 @@ function recordRows(sites: readonly SiteAccount[]): string[] {
 
 function siteRows(sites: readonly SiteAccount[]): string[] {
   return [
-    '| site | updates | releases | epsilon (pld) | epsilon (rdp) | with all its images replaced (pld) |',
+    '| site | updates | releases | epsilon (pld) | epsilon (rdp) | with all its images replaced |',
     '| --- | --- | --- | --- | --- | --- |',
     ...sites.map(
       ({ name, updates, steps, epsilon, replaced }) =>
-        `| ${name} | ${updates} | ${steps ?? '–'} | ${digits(epsilon?.pld)} | ${digits(epsilon?.rdp)} | ${digits(replaced?.pld)} |`,
+        `| ${name} | ${updates} | ${steps ?? '–'} | ${digits(epsilon?.pld)} | ${digits(epsilon?.rdp)} | ${digits(replaced?.pld ?? replaced?.rdp)} |`,
     ),
   ];
 }

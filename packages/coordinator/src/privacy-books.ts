@@ -2,8 +2,8 @@
  * What each site has spent of its privacy, by the coordinator's own books: they follow from the log, which tells of every
  * update that left a site, whether it was accepted or not. Sites keep books of their own, and believe those.
  */
-import { epsilonSpent, isWithinBudget, type PrivateRound } from '@tributary/privacy';
-import { differentialPrivacyOf, type SiteLevelPlan } from '@tributary/shared-protocol';
+import { epsilonSpent, isWithinBudget, type PrivateRound, siteLevelRound } from '@tributary/privacy';
+import { differentialPrivacyOf, sharedNoiseOf } from '@tributary/shared-protocol';
 import type { ResolvedFederation } from './config/resolve.ts';
 import type { RunContext } from './round/context.ts';
 import type { CommittedRound } from './run/records.ts';
@@ -85,9 +85,15 @@ export function releasedRounds(
   drawing?: number,
 ): PrivateRound[] {
   const privacy = federation.privacy?.differentialPrivacy;
-  if (privacy?.unit === 'site') return siteLevelReleases(privacy, state, name, drawing);
+  if (privacy?.unit === 'site') return siteLevelReleases(federation, state, name, drawing);
   const released = state.released.get(name)?.values() ?? [];
   return [...released].flatMap((trainExamples) => roundOf(federation, trainExamples) ?? []);
+}
+
+/** What one round is of the site as a whole; undefined where that is not what is protected. */
+function siteRound({ privacy }: ResolvedFederation): PrivateRound | undefined {
+  if (privacy?.differentialPrivacy?.unit !== 'site') return undefined;
+  return siteLevelRound(privacy.differentialPrivacy, sharedNoiseOf(privacy));
 }
 
 /** What one round is at a site with so many examples; undefined for one without any. */
@@ -95,9 +101,7 @@ function roundOf(federation: ResolvedFederation, trainExamples: number): Private
   const privacy = differentialPrivacyOf(federation.privacy);
   if (privacy === undefined || trainExamples < 1) return undefined;
   const { unit, noiseMultiplier } = privacy.differentialPrivacy;
-  return unit === 'site'
-    ? { unit, noiseMultiplier }
-    : { noiseMultiplier, trainExamples, ...federation.training };
+  return unit === 'site' ? siteRound(federation) : { noiseMultiplier, trainExamples, ...federation.training };
 }
 
 /**
@@ -105,7 +109,7 @@ function roundOf(federation: ResolvedFederation, trainExamples: number): Private
  * noise was drawn for. An update that is in no sum counts as if it were.
  */
 function siteLevelReleases(
-  { unit, noiseMultiplier }: SiteLevelPlan,
+  federation: ResolvedFederation,
   { released, noised }: RunContext['state'],
   name: string,
   drawing: number | undefined,
@@ -116,7 +120,8 @@ function siteLevelReleases(
   if (drawing !== undefined) addOne(drawn, drawing);
   const rounds = [...new Set([...left.keys(), ...drawn.keys()])];
   const times = rounds.reduce((n, round) => n + Math.max(left.get(round) ?? 0, drawn.get(round) ?? 0), 0);
-  return Array.from({ length: times }, () => ({ unit, noiseMultiplier }));
+  const round = siteRound(federation);
+  return round === undefined ? [] : Array.from({ length: times }, () => round);
 }
 
 function addOne(counts: Map<number, number>, round: number): void {

@@ -3,7 +3,8 @@
  * hides it. With noise on the sum, at whoever adds up (central DP-FedAvg: McMahan et al. 2018, arXiv 1710.06963), or on
  * each update before it leaves (local). All that are asked take part, so no sampling makes it cheaper.
  */
-import type { PoissonGaussian } from './accounting/history.ts';
+import type { PoissonGaussian, SkellamSteps } from './accounting/history.ts';
+import { sumGrid } from './distributed-sum.ts';
 import { updateNoiseMultiplier } from './mechanisms/adaptive-clipping.ts';
 import { type Clipping, clipToNorm } from './mechanisms/clipping.ts';
 import { createGaussianNoise, noiseStdDev } from './mechanisms/gaussian.ts';
@@ -14,18 +15,41 @@ export interface SiteLevelRound {
   readonly unit: 'site';
   /** Standard deviation of the noise, in clipping norms. */
   readonly noiseMultiplier: number;
+  /** Of noise that the sites add in shares (distributed-sum.ts): the clipping norm, in steps of the sum. */
+  readonly normInSteps?: number | undefined;
+}
+
+/** A round of a federation with this noise; `shares`: it is added in shares, and these are the bits of a value under masks. */
+export function siteLevelRound(
+  { noiseMultiplier, clippingNorm }: { readonly noiseMultiplier: number; readonly clippingNorm: unknown },
+  shares?: { readonly valueBits: number },
+): SiteLevelRound {
+  if (shares === undefined || typeof clippingNorm !== 'number') return { unit: 'site', noiseMultiplier };
+  const { normInSteps } = sumGrid({ noiseMultiplier, clippingNorm, ...shares });
+  return { unit: 'site', noiseMultiplier, normInSteps };
 }
 
 /** The rounds as an accountant takes them, those alike in one entry: everyone, every time. */
-export function siteLevelHistory(rounds: readonly SiteLevelRound[]): PoissonGaussian[] {
-  const alike = new Map<number, number>();
-  for (const { noiseMultiplier } of rounds) alike.set(noiseMultiplier, (alike.get(noiseMultiplier) ?? 0) + 1);
-  return [...alike].map(([noiseMultiplier, steps]) => ({
-    kind: 'poisson-gaussian',
-    noiseMultiplier,
-    samplingRate: 1,
-    steps,
-  }));
+export function siteLevelHistory(rounds: readonly SiteLevelRound[]): (PoissonGaussian | SkellamSteps)[] {
+  const alike = new Map<string, { readonly round: SiteLevelRound; steps: number }>();
+  for (const round of rounds) {
+    const key = `${round.noiseMultiplier} ${round.normInSteps}`;
+    const { steps } = alike.get(key) ?? { steps: 0 };
+    alike.set(key, { round, steps: steps + 1 });
+  }
+  return [...alike.values()].map(({ round: { noiseMultiplier, normInSteps }, steps }) =>
+    normInSteps === undefined
+      ? { kind: 'poisson-gaussian', noiseMultiplier, samplingRate: 1, steps }
+      : {
+          kind: 'skellam',
+          // Rounding lengthens an update and its noise alike, which costs less; and of whole numbers the absolute values
+          // sum to no more than the squares.
+          l2Sensitivity: normInSteps,
+          l1Sensitivity: normInSteps ** 2,
+          variance: (noiseMultiplier * normInSteps) ** 2,
+          steps,
+        },
+  );
 }
 
 /**

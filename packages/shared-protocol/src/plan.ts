@@ -137,9 +137,19 @@ const recordLevelSchema = z.strictObject({
   noiseMultiplier: z.number().positive(),
 });
 
+const fixedNorm = {
+  /** L2 norm, over all trained parameters together, to which an update is scaled down. */
+  clippingNorm: z
+    .number({ error: 'expected a number above 0; a norm that adapts needs noise: "coordinator"' })
+    .positive(),
+  /** Standard deviation of the noise, in clipping norms. */
+  noiseMultiplier: z.number().positive(),
+};
+
 /**
  * All that a site tells by its update. `coordinator`: noise on the sum of a round's clipped updates (McMahan et al. 2018,
- * arXiv 1710.06963); `site`: on each clipped update, before it leaves.
+ * arXiv 1710.06963); `site`: on each clipped update, before it leaves; `distributed`: a share of it on each, so that their
+ * sum under secure aggregation has all of it (Agarwal et al. 2021, arXiv 2110.04995).
  */
 const siteLevelSchema = z.discriminatedUnion('noise', [
   z.strictObject({
@@ -155,17 +165,20 @@ const siteLevelSchema = z.discriminatedUnion('noise', [
   z.strictObject({
     unit: z.literal('site'),
     noise: z.literal('site'),
-    clippingNorm: z
-      .number({ error: 'expected a number above 0; a norm that adapts needs noise: "coordinator"' })
-      .positive(),
-    noiseMultiplier: z.number().positive(),
+    ...fixedNorm,
   }),
+  z.strictObject({ unit: z.literal('site'), noise: z.literal('distributed'), ...fixedNorm }),
 ]);
 
 /** How updates travel as whole numbers under masks, of which the coordinator learns the sum (Bonawitz et al. 2017). */
 export const secureAggregationSchema = z.strictObject({
-  /** Values of an update beyond ± this are clipped; each round tells what share of them was. */
-  clippingRange: z.number().positive().default(1),
+  /**
+   * Values of an update beyond ± this are clipped; each round tells what share of them was. It follows from the noise where
+   * that is added in shares, and is left out then.
+   *
+   * @default 1
+   */
+  clippingRange: z.number().positive().optional(),
   /** Bits of a value: its range is cut into 2^bits − 2 steps, between which is rounded at random. */
   valueBits: z.int().min(2).max(24).default(16),
   /** Training examples of the largest site. Where updates weigh by examples, one with more can't take part. */
@@ -232,6 +245,16 @@ export function differentialPrivacyOf(privacy: PrivacyPlan | undefined): Differe
   const { differentialPrivacy, budget } = privacy ?? {};
   return differentialPrivacy && budget && { differentialPrivacy, budget };
 }
+
+/** Noise that sites add in shares to what they mask, with the bits of a value there; undefined where there is none. */
+export function sharedNoiseOf(privacy: PrivacyPlan | undefined): SharedNoisePlan | undefined {
+  const { differentialPrivacy, secureAggregation } = privacy ?? {};
+  if (differentialPrivacy?.unit !== 'site' || differentialPrivacy.noise !== 'distributed') return undefined;
+  return secureAggregation && { ...differentialPrivacy, valueBits: secureAggregation.valueBits };
+}
+export type SharedNoisePlan = Extract<SiteLevelPlan, { noise: 'distributed' }> & {
+  readonly valueBits: number;
+};
 /** Privacy of whole sites, as a configuration and `welcome` say it. */
 export type SiteLevelPlan = z.infer<typeof siteLevelSchema>;
 

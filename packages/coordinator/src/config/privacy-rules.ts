@@ -2,8 +2,13 @@
  * What would make a federation's privacy a lie: settings that let something leave a site without noise, or that the
  * accountant has no bound for. Each is refused when the configuration is read, with the reason and what to do instead.
  */
-import { createGaussianNoise, divideNoise, noiseStdDev } from '@tributary/privacy';
-import type { AugmentationPlan, PrivacyPlan, SiteLevelPlan } from '@tributary/shared-protocol';
+import { createGaussianNoise, divideNoise, longestOnGrid, noiseStdDev, sumGrid } from '@tributary/privacy';
+import {
+  type AugmentationPlan,
+  type PrivacyPlan,
+  type SiteLevelPlan,
+  sharedNoiseOf,
+} from '@tributary/shared-protocol';
 
 export interface UnsoundSetting {
   readonly path: readonly string[];
@@ -63,7 +68,12 @@ export function unsoundModel(privacy: PrivacyPlan | undefined, topology: string)
 export function unsoundNoise(privacy: PrivacyPlan | undefined, dimension: number): string | undefined {
   if (privacy?.differentialPrivacy?.unit !== 'site') return undefined;
   const { clippingNorm: norm, noiseMultiplier } = privacy.differentialPrivacy;
+  const shares = sharedNoiseOf(privacy);
   try {
+    if (shares) {
+      longestOnGrid(sumGrid(shares), dimension);
+      return undefined;
+    }
     const stdDev =
       typeof norm === 'number'
         ? noiseStdDev({ clippingNorm: norm, noiseMultiplier, dimension })
@@ -106,7 +116,20 @@ function unsoundForSites(
     unsound.push({
       path: ['privacy', 'differentialPrivacy', 'noise'],
       message:
-        'under secure aggregation the coordinator can clip no update, and the noise would be sized by what each site says of itself; use "site", or leave secureAggregation out',
+        'under secure aggregation the coordinator can clip no update, and the noise would be sized by what each site says of itself; use "distributed", or leave secureAggregation out',
+    });
+  }
+  if (noise === 'distributed' && !privacy?.secureAggregation) {
+    unsound.push({
+      path: ['privacy', 'differentialPrivacy', 'noise'],
+      message:
+        'each site adds a share of the noise only, and without secure aggregation the coordinator sees each update with no more than that; set privacy.secureAggregation, or noise: "site"',
+    });
+  }
+  if (noise === 'distributed' && privacy?.secureAggregation?.clippingRange !== undefined) {
+    unsound.push({
+      path: ['privacy', 'secureAggregation', 'clippingRange'],
+      message: 'it follows from the clipping norm and the noise where that is added in shares; leave it out',
     });
   }
   if (!OF_THE_MEAN.includes(strategy.name)) {

@@ -3,19 +3,27 @@
  * and before each update is sent. What a coordinator says can make an answer stricter and never looser.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { epsilonSpent, isWithinBudget, type PrivateRound, poissonSampling } from '@tributary/privacy';
+import {
+  epsilonSpent,
+  isWithinBudget,
+  type PrivateRound,
+  poissonSampling,
+  siteLevelRound,
+} from '@tributary/privacy';
 import {
   differentialPrivacyOf,
   type FederationView,
   type MessageOf,
+  type SharedNoisePlan,
+  sharedNoiseOf,
   type Transport,
 } from '@tributary/shared-protocol';
 import type { EmitWorkerEvent, PreflightStep } from '../agent/events.ts';
 import type { Peer } from '../agent/peers.ts';
-import type { SpooledUpdate } from '../agent/spool.ts';
+import type { CohortTold, SpooledUpdate } from '../agent/spool.ts';
 import type { TrainerSetup } from '../agent/trainer-keeper.ts';
 import { isPolicyError, PolicyError, type PolicyErrorCode } from '../errors.ts';
-import { updateNorm } from '../site-level.ts';
+import { FEWEST_MASKED, updateNorm } from '../site-level.ts';
 import { closesAt, describeHours, opensAt } from './hours.ts';
 import { dayOf, type Ledger, nextDay } from './ledger.ts';
 import { type LoadedPolicy, nameOf, POLICY_FILE } from './load.ts';
@@ -44,8 +52,6 @@ const LEAVING: readonly PolicyErrorCode[] = [
   'FED_POLICY_ROUNDS',
   'FED_POLICY_BUDGET',
 ];
-/** A sum of fewer hides nobody. */
-const FEWEST_MASKED = 3;
 /** Reasons that no time mends. */
 const ENDING: readonly PolicyErrorCode[] = ['FED_POLICY_ROUNDS', 'FED_POLICY_BUDGET'];
 
@@ -61,10 +67,10 @@ export interface Guard {
   /** Whether each update spends of the records' privacy. */
   readonly spends: boolean;
   /**
-   * Throws FED_POLICY_PRIVACY when this update may not be masked with those sites; returns how many must be in the sum at
-   * least.
+   * Throws FED_POLICY_PRIVACY or FED_POLICY_COHORT when this update may not be masked with those other sites; returns how
+   * many must be in the sum at least.
    */
-  checkMaskingCohort(cohort: readonly Peer[]): number;
+  checkMaskingCohort(cohort: readonly Peer[], update: CohortTold): number;
   /** Throws what speaks against working at this moment: FED_POLICY_HOURS, _BYTES or _ROUNDS. */
   checkNow(): void;
   /** Throws FED_POLICY_ENGINE unless a trainer's engine ("wasm: WebAssembly …") is allowed. */
@@ -124,6 +130,7 @@ export function createGuard(options: GuardOptions): Guard {
   let updateBytes: number | undefined;
   let hasFrozenWeights = false;
   let masks = false;
+  let shares: SharedNoisePlan | undefined;
   let privacy: ReturnType<typeof differentialPrivacyOf>;
   let training: FederationView['training'] | undefined;
   let privacyLedgerOpened: PrivacyLedger | undefined;
@@ -141,10 +148,9 @@ export function createGuard(options: GuardOptions): Guard {
     const { entries } = privacyLedger();
     const site = privacy?.differentialPrivacy;
     if (site?.unit !== 'site') return [...entries];
-    const { unit, noiseMultiplier } = site;
     const again = [...options.noised()].flatMap(([round, drawn]) => {
       const own = entries.filter((entry) => entry.round === round).length;
-      return Array.from({ length: Math.max(0, drawn - own) }, () => ({ unit, noiseMultiplier }));
+      return Array.from({ length: Math.max(0, drawn - own) }, () => siteLevelRound(site, shares));
     });
     return [...entries, ...again];
   }
@@ -166,7 +172,10 @@ export function createGuard(options: GuardOptions): Guard {
     const common = { at: now(), round: plan.round, base: plan.model.digest, noiseMultiplier };
     if (differentialPrivacy.unit === 'site') {
       const clippingNorm = updateNorm(differentialPrivacy, plan.clippingNorm);
-      return clippingNorm === undefined ? undefined : { ...common, clippingNorm, unit: 'site' };
+      const { normInSteps } = siteLevelRound(differentialPrivacy, shares);
+      return clippingNorm === undefined
+        ? undefined
+        : { ...common, clippingNorm, unit: 'site', ...(normInSteps === undefined ? {} : { normInSteps }) };
     }
     const { clippingNorm } = differentialPrivacy;
     const { batchSize } = training;
@@ -253,10 +262,16 @@ export function createGuard(options: GuardOptions): Guard {
     get spends() {
       return privacy !== undefined;
     },
-    checkMaskingCohort(cohort) {
+    checkMaskingCohort(cohort, { cohortSize = 0, minUpdates = 0 }) {
       const strangers = strangersIn(rules, cohort);
       if (strangers !== undefined) throw refusal('FED_POLICY_PRIVACY', strangers);
-      return Math.max(FEWEST_MASKED, rules.minCohort ?? 0);
+      // The share of noise in the update was sized by what the plan told of those that it is summed with.
+      if (shares && cohort.length + 1 > cohortSize)
+        throw refusal(
+          'FED_POLICY_COHORT',
+          `the plan told of ${cohortSize} sites, by which the noise was shared, and ${cohort.length + 1} are to be summed`,
+        );
+      return Math.max(FEWEST_MASKED, rules.minCohort ?? 0, shares ? minUpdates : 0);
     },
     checkCoordinator({ url, fingerprint }) {
       const { coordinators } = rules;
@@ -267,6 +282,7 @@ export function createGuard(options: GuardOptions): Guard {
     checkFederation(federation, { minor }) {
       privacy = differentialPrivacyOf(federation.privacy);
       masks = federation.privacy?.secureAggregation !== undefined;
+      shares = sharedNoiseOf(federation.privacy);
       training = federation.training;
       hasFrozenWeights = federation.frozenWeights.length > 0;
       refuseAll({ federation, tellsCohort: minor >= 1, engine, canWatchMemory });

@@ -24,7 +24,12 @@ const entrySchema = z.union([
     steps: z.int().min(1),
   }),
   /** Of the site as a whole. */
-  z.strictObject({ ...everyEntry, unit: z.literal('site') }),
+  z.strictObject({
+    ...everyEntry,
+    unit: z.literal('site'),
+    /** Where the noise is added in shares: the clipping norm, in steps of the sum. */
+    normInSteps: z.number().positive().optional(),
+  }),
 ]);
 export type PrivacyEntry = z.infer<typeof entrySchema>;
 export type PrivacyLedger = AppendOnly<PrivacyEntry>;

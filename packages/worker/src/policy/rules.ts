@@ -215,6 +215,7 @@ const RULES: Readonly<Record<PolicyKey, Rule>> = {
     const whom = {
       record: 'each record is protected',
       site: 'this site is protected as a whole, by noise on its update before it leaves',
+      distributed: 'this site is protected as a whole, by noise that the sites share in a sum under masks',
       coordinator: 'this site is protected as a whole, by noise that the coordinator adds',
     }[offered.unit === 'record' ? 'record' : offered.noise];
     return {

@@ -4,7 +4,7 @@
  */
 import { readFile } from 'node:fs/promises';
 import { type Engine, loadEngine } from '@tributary/engine';
-import { crashPoint, decodeFrame, encodeFrame, errorCode } from '@tributary/shared-protocol';
+import { crashPoint, decodeFrame, encodeFrame, errorCode, sharedNoiseOf } from '@tributary/shared-protocol';
 import { writeFileAtomic } from '../agent/atomic-file.ts';
 import { withRoom } from '../agent/room.ts';
 import type { TrainerSetup } from '../agent/trainer-keeper.ts';
@@ -116,7 +116,9 @@ async function train(job: TrainJob, options: JobOptions): Promise<FromTrainer> {
       ? await trainPrivateRound(context, { ...plan, privacy }, telling)
       : await trainRound(context, plan, telling);
   const { update, numExamples, metrics } =
-    privacy?.unit === 'site' ? protectResult(trained, privacy, job.clippingNorm) : trained;
+    privacy?.unit === 'site'
+      ? protectResult(trained, privacy, job.told ?? {}, sharedNoiseOf(context.federation.privacy))
+      : trained;
   crashPoint('trainer:before-update');
   // What took so long to make is not thrown away for want of room.
   const frame = encodeFrame(update, { round });

@@ -1,5 +1,6 @@
 /** What the trainer's handle and its process say to each other. Both are ours and of one version: nothing is checked. */
 import type { TrainerReport, TrainerSetup } from '../agent/trainer-keeper.ts';
+import type { ToldOfRound } from '../site-level.ts';
 
 export interface TrainJob {
   readonly round: number;
@@ -8,8 +9,7 @@ export interface TrainJob {
   /** Where the update's frame goes; there whole or not at all. */
   readonly outFile: string;
   readonly learningRate: number;
-  /** Of a site that is private as a whole, where the plan tells it. */
-  readonly clippingNorm?: number | undefined;
+  readonly told?: ToldOfRound | undefined;
 }
 
 export interface EvaluateJob {

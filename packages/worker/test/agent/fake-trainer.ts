@@ -53,9 +53,9 @@ export function fakeTrainer(): FakeTrainer {
           engine: 'fake',
         },
         engineReason: 'a test said so',
-        async train({ round, globalFile, outFile, clippingNorm }, options) {
+        async train({ round, globalFile, outFile, told }, options) {
           trained.push(round);
-          norms.push(clippingNorm);
+          norms.push(told?.clippingNorm);
           attempts++;
           events.onProgress(0.5);
           await Promise.race([fake.onTrain(attempts, options?.signal), crashed]);

@@ -127,7 +127,7 @@ describe('startTrainer', () => {
     const view = federationFor(artifact.topology, CLASSES, TRAINING, { input: INPUT });
     const normAfter = async (privacy: FederationView['privacy'], clippingNorm?: number) => {
       const handle = await start({ federation: privacy === undefined ? view : { ...view, privacy } });
-      const result = await handle.train({ ...job('one.update'), clippingNorm });
+      const result = await handle.train({ ...job('one.update'), told: { clippingNorm } });
       const { tensors } = decodeFrame(await readFile(join(folder, 'one.update')));
       await handle.close();
       const squares = tensors.flatMap(({ data }) => [...data].map((value) => Number(value) ** 2));
