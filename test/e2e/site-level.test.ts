@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type FederationConfig, runPaths } from '@tributary/coordinator';
-import { divideNoise, epsilonSpent } from '@tributary/privacy';
+import { divideNoise, epsilonSpent, longestOnGrid, siteLevelRound, sumGrid } from '@tributary/privacy';
 import { decodeSafetensors, type RunEvent } from '@tributary/shared-protocol';
 import type { WorkerEvent, WorkerSummary } from '@tributary/worker';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -211,4 +211,36 @@ test('noise at the sites under masks: in the sum, counted once, though nobody se
     Object.fromEntries(NAMES.map((name) => [name, costOf(2, z)])),
   );
   for (const ledger of run.ledgers) expect(ledger.map(({ round }) => round)).toEqual([1, 2]);
+});
+
+test('noise in shares under masks: z C / m in the model, from sites of which each added a third of its variance', {
+  timeout: 180_000,
+}, async () => {
+  const z = 4;
+  const differentialPrivacy = {
+    unit: 'site',
+    noise: 'distributed',
+    clippingNorm: 0.5,
+    noiseMultiplier: z,
+  } as const;
+  const spent = epsilonSpent(
+    Array.from({ length: 2 }, () => siteLevelRound(differentialPrivacy, { valueBits: 16 })),
+    DELTA,
+  );
+  expect(spent).toBeGreaterThan(costOf(2, z));
+  const run = await play('shares', differentialPrivacy, spent + 1e-9, true);
+  expect(run.summary).toMatchObject({ reason: 'privacy-budget', rounds: 2 });
+  const changes = [await run.change(1), await run.change(2)];
+  const grid = sumGrid({ ...differentialPrivacy, valueBits: 16 });
+  const longest = longestOnGrid(grid, changes[0]!.length) / grid.stepsPerUnit;
+  for (const change of changes) expectNoise(change, (z * longest) / 3);
+  const commits = run.log.filter(({ type }) => type === 'committed');
+  // Nothing was cut off, which would have thinned the noise.
+  expect(commits).toMatchObject([{ clippedFraction: 0 }, { clippedFraction: 0 }]);
+  expect(commits.at(-1)!['epsilonSpent']).toEqual(Object.fromEntries(NAMES.map((name) => [name, spent])));
+  for (const ledger of run.ledgers)
+    expect(ledger).toMatchObject([1, 2].map((round) => ({ round, normInSteps: grid.normInSteps })));
+  expect(report(run.runDir)).toMatch(
+    /added by \*\*the sites together\*\*, each a share of it under its mask/,
+  );
 });

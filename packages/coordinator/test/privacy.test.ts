@@ -246,8 +246,23 @@ describe('settings that would make the privacy of sites a lie are refused', () =
         privacy: { secureAggregation: true, differentialPrivacy: { ...site, noise }, budget },
         cohort: { quorum: 3 },
       });
-    expect(() => masked('coordinator')).toThrow(/differentialPrivacy\.noise.*can clip no update.*"site"/s);
-    expect(masked('site').strategy.weighting).toBe('uniform');
+    expect(() => masked('coordinator')).toThrow(
+      /differentialPrivacy\.noise.*can clip no update.*"distributed"/s,
+    );
+    for (const noise of ['site', 'distributed']) expect(masked(noise).strategy.weighting).toBe('uniform');
+  });
+
+  it('shares of noise without masks, in a range of the lead’s, or of fewer steps than they need', () => {
+    const shares = { ...site, noise: 'distributed' };
+    const masked = (secureAggregation: object | boolean, more: object = {}) =>
+      resolve({
+        privacy: { secureAggregation, differentialPrivacy: { ...shares, ...more }, budget } as never,
+        cohort: { quorum: 3 },
+      });
+    expect(() => masked(false)).toThrow(/differentialPrivacy\.noise.*a share of the noise only/s);
+    expect(() => masked({ clippingRange: 2 })).toThrow(/clippingRange.*follows from the clipping norm/s);
+    expect(() => masked({ valueBits: 8 })).toThrow(/noiseMultiplier.*take more valueBits/s);
+    expect(() => masked(true, { clippingNorm: { initial: 1 } })).toThrow(/clippingNorm.*needs noise/s);
   });
 
   it('a strategy that looks at single updates', () => {

@@ -219,7 +219,18 @@ export const privacySchema = z
       })
       .optional(),
   })
-  .superRefine(({ differentialPrivacy, budget }, context) => {
+  .superRefine(({ secureAggregation, differentialPrivacy, budget }, context) => {
+    if (
+      differentialPrivacy?.unit === 'site' &&
+      differentialPrivacy.noise === 'distributed' &&
+      secureAggregation === undefined
+    )
+      context.addIssue({
+        code: 'custom',
+        path: ['differentialPrivacy', 'noise'],
+        message:
+          'each site adds a share of the noise only, and without secure aggregation the coordinator sees each update with no more than that; set privacy.secureAggregation, or noise: "site"',
+      });
     if (differentialPrivacy !== undefined && budget === undefined)
       context.addIssue({
         code: 'custom',

@@ -119,13 +119,6 @@ function unsoundForSites(
         'under secure aggregation the coordinator can clip no update, and the noise would be sized by what each site says of itself; use "distributed", or leave secureAggregation out',
     });
   }
-  if (noise === 'distributed' && !privacy?.secureAggregation) {
-    unsound.push({
-      path: ['privacy', 'differentialPrivacy', 'noise'],
-      message:
-        'each site adds a share of the noise only, and without secure aggregation the coordinator sees each update with no more than that; set privacy.secureAggregation, or noise: "site"',
-    });
-  }
   if (noise === 'distributed' && privacy?.secureAggregation?.clippingRange !== undefined) {
     unsound.push({
       path: ['privacy', 'secureAggregation', 'clippingRange'],
