@@ -59,6 +59,8 @@ export type {
   OptimizerPlan,
   PrivacyPlan,
   SecureAggregationPlan,
+  SharedNoisePlan,
+  SiteLevelPlan,
   TrainingPlan,
 } from './plan.ts';
 export {
@@ -70,6 +72,7 @@ export {
   privacySchema,
   scheduleSchema,
   secureAggregationSchema,
+  sharedNoiseOf,
   trainingSchema,
 } from './plan.ts';
 export type { Outgoing, ProofScope, SignedMessage } from './proofs.ts';

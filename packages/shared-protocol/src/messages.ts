@@ -154,6 +154,8 @@ export const messageSchema = z.discriminatedUnion('type', [
      */
     cohortSize: z.int().min(1).optional(),
     minUpdates: z.int().min(1).optional(),
+    /** Since 2.2, where the privacy of sites has a norm that adapts: the L2 norm that this round's update is clipped to. */
+    clippingNorm: z.number().positive().optional(),
   }),
   /** Either way: one chunk of a blob, please. Answered by `chunk-data`, its bytes in the body. */
   z.strictObject({ type: z.literal('chunk'), digest, index: z.int().min(0) }),

@@ -140,7 +140,7 @@ describe('demo', () => {
     const reported = await run(dir, 'privacy', 'report', result.runDir, '--json');
     const report = JSON.parse(reported.out) as PrivacyReport;
     expect(report).toMatchObject({ logHolds: true, rounds: commits.length });
-    const spent = report.sites.map(({ epsilon }) => Math.min(epsilon!.pld, epsilon!.rdp));
+    const spent = report.sites.map(({ epsilon }) => Math.min(epsilon!.pld ?? Number.NaN, epsilon!.rdp));
     expect(Math.max(...spent)).toBe(result.epsilonSpent);
     expect((await run(dir, 'privacy', 'report', result.runDir)).out).toContain('noise multiplier 1.4');
     // Of the images' losses and classes nothing was told.

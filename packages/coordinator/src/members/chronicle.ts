@@ -36,6 +36,7 @@ export function createChronicle(records: readonly LogRecord[]): Chronicle {
     const told = { seq: record.seq, line: JSON.stringify(record) };
     switch (record.type) {
       case 'run-started':
+      case 'noised':
       case 'committed':
       case 'finished':
         common.push(told);

@@ -32,6 +32,7 @@ import {
   ProtocolError,
   type RemoteError,
   type SecureAggregationPlan,
+  sharedNoiseOf,
   textToBytes,
 } from '@tributary/shared-protocol';
 import { CoordinatorError } from '../errors.ts';
@@ -120,7 +121,11 @@ export function createSecureRound(
     const keys = new Map(names.map((name) => [name, state.members.get(name)?.key ?? '']));
     const secagg = new SecaggCoordinator({
       settings: settingsOfRound(
-        { ...secure, weighting: federation.strategy.weighting },
+        {
+          ...secure,
+          weighting: federation.strategy.weighting,
+          shares: sharedNoiseOf(federation.privacy),
+        },
         {
           run: state.runId,
           round,

@@ -34,6 +34,8 @@ interface Story {
         /** One of its sites was expelled since: it may be started once more. */
         lost: boolean;
         readonly accepted: Map<string, RecordOf<'update-accepted'>>;
+        /** The sum that noise was drawn for last; a round is made of no other. */
+        noised?: RecordOf<'noised'>;
         /** Those whose sum was to be unmasked. */
         survivors?: readonly string[];
       }
@@ -104,6 +106,9 @@ function* follow(story: Story, record: LogRecord): Generator<Said> {
       break;
     case 'survivors':
       yield* survive(story, record);
+      break;
+    case 'noised':
+      yield* noise(story, record);
       break;
     case 'committed':
       yield* commit(story, record);
@@ -260,6 +265,24 @@ export function isSignedOffer(runId: string, record: RecordOf<'update-accepted'>
   return isProven(message, { runId, session }, key);
 }
 
+function* noise(story: Story, record: RecordOf<'noised'>): Generator<Said> {
+  const { round, sites, expectedCohort } = record;
+  const what = `draws noise for round ${round}`;
+  if (story.open?.start.round !== round) {
+    yield [`${what}, which is not open`, 'nothing says what it was added to'];
+    return;
+  }
+  const { accepted, start } = story.open;
+  for (const name of sites.filter((site) => !accepted.has(site)))
+    yield [`${what} with an update of "${name}" that was not accepted before`, 'its privacy is miscounted'];
+  if (expectedCohort !== start.cohort.length)
+    yield [
+      `${what} over ${expectedCohort} sites, and ${start.cohort.length} were asked`,
+      'the noise in the mean is not what it should be',
+    ];
+  story.open.noised = record;
+}
+
 function* commit(story: Story, record: RecordOf<'committed'>): Generator<Said> {
   const { round } = record;
   if (round !== story.committed + 1)
@@ -291,6 +314,12 @@ function* commit(story: Story, record: RecordOf<'committed'>): Generator<Said> {
         'a site has more or less weight than it said',
       ];
   }
+  const noised = story.open?.noised?.sites;
+  if (noised !== undefined && noised.join() !== [...names].sort().join())
+    yield [
+      `commits updates of ${[...names].sort().join(', ')}, and the noise was drawn for ${noised.join(', ')}`,
+      'a site’s update is in the model without noise, or its privacy is miscounted',
+    ];
   const masked = record.updates.some((update) => update.numExamples === undefined);
   const sum = record.updates.reduce((n, update) => n + (update.numExamples ?? 0), 0);
   if (!masked && sum !== record.numExamples)

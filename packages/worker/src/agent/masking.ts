@@ -20,6 +20,7 @@ import {
   readFrameHeader,
   type SecureAggregationPlan,
   type SigningKey,
+  sharedNoiseOf,
   textToBytes,
 } from '@tributary/shared-protocol';
 import { z } from 'zod';
@@ -115,10 +116,14 @@ export function createMasking(options: MaskingOptions): Masking {
         `this site has no update of round ${round} from that model`,
       );
     const others = cohort.filter((peer) => peer.name !== name);
-    const fewest = guard.checkMaskingCohort(others);
+    const fewest = guard.checkMaskingCohort(others, entry);
     const roster = new Map([...(await peers.pin(others)), [name, key.publicKey]]);
     const settings: SecaggSettings = settingsOfRound(
-      { ...secure, weighting: federation.weighting ?? 'examples' },
+      {
+        ...secure,
+        weighting: federation.weighting ?? 'examples',
+        shares: sharedNoiseOf(federation.privacy),
+      },
       {
         run: federation.runId,
         round,
