@@ -223,7 +223,7 @@ describe('a clipping norm that adapts', () => {
 
   it('goes on where it was after a restart, from the signed log', async () => {
     const runDir = temporaryDir();
-    const settings = config(adapts({ learningRate: 1 }), { rounds: 3, deadlines: { quorumSeconds: 0.3 } });
+    const settings = config(adapts({ learningRate: 1 }), { rounds: 3 });
     const first = await startRun(settings, { runDir, model: wide });
     let trained = 0;
     const site = await first.join('a', {
