@@ -3,7 +3,7 @@
  * update that left a site, whether it was accepted or not. Sites keep books of their own, and believe those.
  */
 import { epsilonSpent, isWithinBudget, type PrivateRound, siteLevelRound } from '@tributary/privacy';
-import { differentialPrivacyOf, sharedNoiseOf } from '@tributary/shared-protocol';
+import { differentialPrivacyOf, type RunStatus, sharedNoiseOf } from '@tributary/shared-protocol';
 import type { ResolvedFederation } from './config/resolve.ts';
 import type { RunContext } from './round/context.ts';
 import type { CommittedRound } from './run/records.ts';
@@ -65,6 +65,17 @@ export function epsilonOfAll(context: RunContext): Pick<CommittedRound, 'epsilon
       names.map((name) => [name, epsilonSpent(releasedRounds(context, name), delta)]),
     ),
   };
+}
+
+/** For a status. */
+export function privacyStatus({
+  federation,
+  state,
+}: Pick<RunContext, 'federation' | 'state'>): Pick<RunStatus, 'privacy'> {
+  const { budget } = differentialPrivacyOf(federation.privacy) ?? {};
+  return budget === undefined
+    ? {}
+    : { privacy: { budget, epsilonSpent: state.commits.at(-1)?.epsilonSpent ?? {} } };
 }
 
 /** For the event of a commit. */
