@@ -4,8 +4,8 @@
  * in place, in memory that is there once for the process: no function waits, and what is to last longer is copied out.
  */
 import {
-  assembleModule,
   type Code,
+  createMemory,
   type FunctionSource,
   f32x4,
   f64x2,
@@ -14,12 +14,13 @@ import {
   i32x4,
   i64,
   i64x2,
+  instantiate,
   repeat,
   select,
   set,
   tee,
   v128,
-} from './assembler.ts';
+} from '../assembler.ts';
 
 export const PIECE_WORDS = 16_384;
 /** Pieces of masks that are added together: the vector is then read and written once for all of them. */
@@ -35,22 +36,8 @@ const MASKS = 2 * PIECE_BYTES + 64;
 const GROUP = 64;
 /** Not a power of two, so that the same places of all pieces are not at the same place of a cache. */
 const MASK_STRIDE = PIECE_BYTES + 64;
-const PAGES = Math.ceil((MASKS + MASKS_AT_ONCE * MASK_STRIDE) / 65_536);
 
-/** Node's WebAssembly, typed as far as it is used here: its full types come only with a browser's. */
-const { Memory, Module, Instance } = (
-  globalThis as unknown as {
-    WebAssembly: {
-      readonly Memory: new (size: { initial: number; maximum: number }) => { readonly buffer: ArrayBuffer };
-      readonly Module: new (bytes: Uint8Array) => object;
-      readonly Instance: new (module: object, imports: object) => { readonly exports: unknown };
-    };
-  }
-).WebAssembly;
-
-const memory = new Memory({ initial: PAGES, maximum: PAGES });
-const instantiate = (functions: readonly FunctionSource[]) =>
-  new Instance(new Module(assembleModule(functions)), { env: { memory } }).exports;
+const memory = createMemory(MASKS + MASKS_AT_ONCE * MASK_STRIDE);
 
 /** The piece: its words, or as values before they are encoded, or as bytes after they are packed. */
 export const pieceWords: Uint32Array = new Uint32Array(memory.buffer, 0, PIECE_WORDS);
@@ -66,10 +53,10 @@ export const pieceMasks: readonly Uint8Array[] = Array.from(
   (_, i) => new Uint8Array(memory.buffer, MASKS + i * MASK_STRIDE, PIECE_BYTES),
 );
 
-const kernel = instantiate([
-  encodeSource(),
-  ...pieceMasks.flatMap((_, i) => [addSource('add', i + 1), addSource('subtract', i + 1)]),
-]) as {
+const kernel = instantiate(
+  [encodeSource(), ...pieceMasks.flatMap((_, i) => [addSource('add', i + 1), addSource('subtract', i + 1)])],
+  memory,
+) as {
   encode(words: number, range: number, scale: number, offset: number, weight: number): number;
 } & Record<string, (words: number) => void>;
 
@@ -180,7 +167,7 @@ const packingKernels = new Map<number, PackingKernel>();
 function packingKernel(bits: number): PackingKernel {
   let made = packingKernels.get(bits);
   if (made === undefined) {
-    made = instantiate([packSource(bits), addPackedSource(bits)]) as PackingKernel;
+    made = instantiate([packSource(bits), addPackedSource(bits)], memory) as PackingKernel;
     packingKernels.set(bits, made);
   }
   return made;

@@ -1,6 +1,7 @@
 /**
- * Just enough of an assembler for WebAssembly (with its 128-bit vectors) to write the module of kernel.ts: numbers in
- * LEB128, names for the instructions used, and sections. Code is bytes, and lists of code.
+ * Just enough of an assembler for WebAssembly (with its 128-bit vectors) for the loops of this package that JavaScript runs
+ * too slowly: numbers in LEB128, names for the instructions used (WebAssembly Core Specification 2.0, section 5.4), and
+ * sections. Code is bytes, and lists of code.
  */
 
 export type Code = number | readonly Code[];
@@ -23,12 +24,18 @@ export const i32 = {
   const: (value: number): Code => [0x41, signed(BigInt(value))],
   and: 0x71,
   or: 0x72,
+  xor: 0x73,
   add: 0x6a,
   sub: 0x6b,
   shl: 0x74,
   shiftRight: 0x76,
+  /** Copies the sign into the bits that become free. */
+  shiftRightSigned: 0x75,
   lessThan: 0x49,
+  lessThanSigned: 0x48,
   wrap: 0xa7,
+  /** A signed 16-bit number. */
+  load16: (offset: number): Code => access(0x2e, offset),
   store: (offset: number): Code => access(0x36, offset),
   load: (offset: number): Code => access(0x28, offset),
 } as const;
@@ -41,6 +48,23 @@ export const i64 = {
   shiftRight: 0x88,
   load: (offset: number): Code => access(0x29, offset),
   store: (offset: number): Code => access(0x37, offset),
+} as const;
+
+export const f32 = {
+  load: (offset: number): Code => access(0x2a, offset),
+  store: (offset: number): Code => access(0x38, offset),
+  fromF64: 0xb6,
+} as const;
+
+export const f64 = {
+  const: (value: number): Code => [0x44, [...new Uint8Array(Float64Array.of(value).buffer)]],
+  load: (offset: number): Code => access(0x2b, offset),
+  store: (offset: number): Code => access(0x39, offset),
+  floor: 0x9c,
+  add: 0xa0,
+  mul: 0xa2,
+  fromI32: 0xb7,
+  fromF32: 0xbb,
 } as const;
 
 export const v128 = {
@@ -97,8 +121,38 @@ export interface FunctionSource {
   readonly body: Code;
 }
 
+/** Memory that functions share with JavaScript. */
+export interface WasmMemory {
+  readonly buffer: ArrayBuffer;
+}
+
+/** Node's WebAssembly, typed as far as it is used here: its full types come only with a browser's. */
+const { Memory, Module, Instance } = (
+  globalThis as unknown as {
+    WebAssembly: {
+      readonly Memory: new (pages: { initial: number; maximum: number }) => WasmMemory;
+      readonly Module: new (bytes: Uint8Array) => object;
+      readonly Instance: new (
+        module: object,
+        imports: { env: { memory: WasmMemory } },
+      ) => { readonly exports: unknown };
+    };
+  }
+).WebAssembly;
+
+/** Memory of so many bytes at least, which never grows: 64 KiB pages. */
+export function createMemory(bytes: number): WasmMemory {
+  const pages = Math.ceil(bytes / 65_536);
+  return new Memory({ initial: pages, maximum: pages });
+}
+
+/** These functions over `memory`, by name: typed by whoever wrote them. */
+export function instantiate(functions: readonly FunctionSource[], memory: WasmMemory): unknown {
+  return new Instance(new Module(assembleModule(functions)), { env: { memory } }).exports;
+}
+
 /** Returns the binary of a module that imports `env.memory` and exports these functions by name. */
-export function assembleModule(functions: readonly FunctionSource[]): Uint8Array {
+function assembleModule(functions: readonly FunctionSource[]): Uint8Array {
   const typeOf = ({ parameters, result }: FunctionSource): Code => [
     0x60,
     list(parameters.map((type) => TYPES[type])),
