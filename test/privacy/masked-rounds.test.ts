@@ -1,9 +1,9 @@
 /** Rounds under secure aggregation, over a real coordinator and real site agents. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { readCheckpoint, runPaths, verifyRun } from '@tributary/coordinator';
+import { type LogRecord, readCheckpoint, runPaths, verifyCopy, verifyRun } from '@tributary/coordinator';
 import type { Link, Packet, Transport } from '@tributary/shared-protocol';
-import { decodeMessage, type Message } from '@tributary/shared-protocol';
+import { decodeMessage, type Message, readSigningKey, signRecord } from '@tributary/shared-protocol';
 import { rotateKey } from '@tributary/worker';
 import { describe, expect, test, vi } from 'vitest';
 import {
@@ -212,6 +212,37 @@ describe('what a site holds to', () => {
       expect(readdirSync(join(stateDir, 'work'))).toEqual([]);
     }
   });
+});
+
+test('a site’s copy of the log finds a second sum of the same updates, and a commit of another one', async () => {
+  const run = await startMasked({ rounds: 1, cohort: { quorum: 4 } });
+  const [a] = ['a', 'b', 'c', 'd'].map((name) => run.join(name)) as [Site];
+  expect(await run.coordinator.run()).toMatchObject({ reason: 'rounds' });
+  await a.summary;
+  const copy = readFileSync(join(a.stateDir, 'records.jsonl'), 'utf8').trim().split('\n');
+  const told = copy.map((line) => JSON.parse(line) as LogRecord);
+  const publicKey = run.coordinator.logPublicKey;
+  const check = (records: readonly object[]) =>
+    verifyCopy(Buffer.from(records.map((record) => `${JSON.stringify(record)}\n`).join('')), {
+      file: 'records.jsonl',
+      name: 'a',
+      publicKey,
+    });
+  expect(check(told)).toMatchObject({ ok: true });
+  // What only the holder of the run's key could write.
+  const key = readSigningKey(readFileSync(runPaths(run.runDir).key, 'utf8'));
+  const forged = (change: (record: LogRecord) => readonly LogRecord[]) =>
+    told.flatMap(change).map(({ hash: _, sig: __, ...body }, seq) => signRecord({ ...body, seq }, key));
+  const asked = (record: LogRecord, names: readonly string[]) =>
+    record.type === 'survivors' ? [{ ...record, names }, record] : [record];
+  expect(check(forged((record) => asked(record, ['a', 'b', 'c']))).findings[0]?.what).toMatch(
+    /sum of a, b, c, d unmasked in round 1, and of a, b, c before/,
+  );
+  const fewer = (record: LogRecord) =>
+    record.type === 'committed' ? [{ ...record, updates: record.updates.slice(0, 3) }] : [record];
+  expect(check(forged(fewer)).findings.map(({ what }) => what)).toContain(
+    'commits a sum of other sites than were to unmask it (a, b, c, d)',
+  );
 });
 
 describe('a configuration', () => {

@@ -37,6 +37,7 @@ export function createChronicle(records: readonly LogRecord[]): Chronicle {
     switch (record.type) {
       case 'run-started':
       case 'noised':
+      case 'survivors':
       case 'committed':
       case 'finished':
         common.push(told);
