@@ -1,32 +1,38 @@
 /** One part of a round of secure aggregation, measured in this process: see secagg.ts. */
-import { createCipheriv, generateKeyPairSync, randomBytes, sign } from 'node:crypto';
+import {
+  createCipheriv,
+  createPrivateKey,
+  createPublicKey,
+  randomBytes,
+  randomFillSync,
+  sign,
+} from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import {
-  cryptoWords,
-  SecaggCoordinator,
-  type SecaggSettings,
-  SecaggSite,
-  valueSteps,
-} from '@tributary/privacy';
+import { SecaggCoordinator, type SecaggSettings, SecaggSite, valueSteps } from '@tributary/privacy';
 import {
   agreeOnCohort,
-  envelopeContext,
+  envelopeKeys,
   keysStatement,
   ownMask,
   seedCommitment,
   survivorsStatement,
 } from '../packages/privacy/src/secure-aggregation/cohort.ts';
-import { encodeValues } from '../packages/privacy/src/secure-aggregation/fixed-point.ts';
 import { createKeyPair, seal } from '../packages/privacy/src/secure-aggregation/keys.ts';
-import { applyMasks } from '../packages/privacy/src/secure-aggregation/masks.ts';
-import { addWords } from '../packages/privacy/src/secure-aggregation/packed-sum.ts';
-import { createPacker, createUnpacker } from '../packages/privacy/src/secure-aggregation/packing.ts';
-import { planRound } from '../packages/privacy/src/secure-aggregation/plan.ts';
+import { type Mask, release } from '../packages/privacy/src/secure-aggregation/masks.ts';
+import { createPackedSum } from '../packages/privacy/src/secure-aggregation/packed-sum.ts';
+import { planRound, type SecaggPlan } from '../packages/privacy/src/secure-aggregation/plan.ts';
 import { splitSecret } from '../packages/privacy/src/secure-aggregation/shamir.ts';
+import { createMaskedPacker } from '../packages/privacy/src/secure-aggregation/update-masker.ts';
 
-export type SecaggPart = 'plain site' | 'site' | 'plain coordinator' | 'coordinator' | 'keystream';
+export type SecaggPart =
+  | 'plain site'
+  | 'site'
+  | 'plain coordinator'
+  | 'coordinator'
+  | 'keystream'
+  | 'released keystream';
 
 export interface SecaggMeasure {
   readonly seconds: number;
@@ -69,7 +75,8 @@ function measure({ part, sites, parameters }: Setup): SecaggMeasure {
   const { fixedPoint, packedBytes } = planRound(settings);
   const clock = createClock();
   let uploadBytes = 0;
-  if (part === 'keystream') keystream(settings, clock);
+  if (part === 'keystream') keystream(settings, clock, () => {});
+  else if (part === 'released keystream') keystream(settings, clock, release);
   else if (part === 'plain site') plainSite(settings, clock);
   else if (part === 'plain coordinator') plainCoordinator(settings, clock);
   else if (part === 'site') uploadBytes = secureSite(settings, clock);
@@ -77,7 +84,8 @@ function measure({ part, sites, parameters }: Setup): SecaggMeasure {
   return { ...clock.read(), bits: fixedPoint.bits, packedBytes, uploadBytes };
 }
 
-function keystream(settings: SecaggSettings, clock: Clock): void {
+/** What the ciphers of all masks of a site take, whatever is done with what they give. */
+function keystream(settings: SecaggSettings, clock: Clock, drop: (bytes: Buffer) => void): void {
   const { words } = planRound(settings);
   const zeros = new Uint8Array(PIECE_WORDS * 4);
   const ciphers = settings.cohort.map(() =>
@@ -86,26 +94,16 @@ function keystream(settings: SecaggSettings, clock: Clock): void {
   clock.time(() => {
     for (let start = 0; start < words; start += PIECE_WORDS) {
       const piece = zeros.subarray(0, 4 * Math.min(PIECE_WORDS, words - start));
-      for (const cipher of ciphers) cipher.update(piece);
+      for (const cipher of ciphers) drop(cipher.update(piece));
     }
   });
 }
 
 /** Encodes and packs. */
-function plainSite({ parameters, ...settings }: SecaggSettings, clock: Clock): void {
-  const { fixedPoint } = planRound({ parameters, ...settings });
-  const values = updateOf(parameters);
-  const random = cryptoWords();
-  clock.time(() => {
-    const packer = createPacker(parameters, fixedPoint.bits);
-    const piece = new Uint32Array(PIECE_WORDS);
-    for (let start = 0; start < parameters; start += PIECE_WORDS) {
-      const part = values.subarray(start, start + PIECE_WORDS);
-      encodeValues(part, piece, WEIGHT, fixedPoint, random);
-      packer.write(piece.subarray(0, part.length));
-    }
-    return packer.finish();
-  });
+function plainSite(settings: SecaggSettings, clock: Clock): void {
+  const plan = planRound(settings);
+  const values = updateOf(plan.parameters);
+  clock.time(() => packedUpdate(plan, [], values, WEIGHT));
 }
 
 /** Unpacks and sums. */
@@ -113,18 +111,34 @@ function plainCoordinator(settings: SecaggSettings, clock: Clock): void {
   const { words, fixedPoint, packedBytes } = planRound(settings);
   const packed = new Uint8Array(packedBytes).fill(0);
   clock.time(() => {
-    const sum = new Int32Array(words);
-    const piece = new Int32Array(PIECE_WORDS);
-    for (let i = 0; i < settings.cohort.length; i++) {
-      const values = createUnpacker(packed, words, fixedPoint.bits);
-      for (let start = 0; start < words; start += PIECE_WORDS) {
-        const part = sum.subarray(start, start + PIECE_WORDS);
-        values.read(new Uint32Array(piece.buffer, 0, part.length));
-        addWords(part, piece);
-      }
+    const sum = createPackedSum(words, fixedPoint.bits);
+    for (const id of settings.cohort) {
+      const addend = sum.add(id);
+      addend.write(packed);
+      addend.finish();
     }
-    return sum;
+    return sum.words;
   });
+}
+
+/** The packed update of a site under these masks. */
+function packedUpdate(
+  plan: SecaggPlan,
+  masks: readonly Mask[],
+  values: Float32Array,
+  weight: number,
+): Uint8Array {
+  const packer = createMaskedPacker(plan, masks, weight, randomFillSync);
+  const packed = new Uint8Array(plan.packedBytes);
+  let end = 0;
+  for (let start = 0; start < values.length; start += PIECE_WORDS) {
+    const bytes = packer.write(values.subarray(start, start + PIECE_WORDS));
+    packed.set(bytes, end);
+    end += bytes.length;
+  }
+  packed.set(packer.finish().packed, end);
+  packer.end();
+  return packed;
 }
 
 /** One real site among others that are made up. Returns what it sends in all. */
@@ -141,7 +155,7 @@ function secureSite(settings: SecaggSettings, clock: Clock): number {
   const cohort = agreeOnCohort(plan, roster, keys);
   const envelopes = plan.cohort.slice(1).map((from) => {
     const { channel, shares } = others.get(from)!;
-    const { key, associated } = envelopeContext(cohort, { site: from, channelKey: channel }, from, id)!;
+    const { key, associated } = envelopeKeys(cohort, from, channel, id)!.sent;
     return { from, sealed: seal(key, Buffer.concat([shares[0]!, shares[0]!]), associated) };
   });
   const masked = clock.time(() => site.mask({ sharers: plan.cohort, envelopes }, [values], WEIGHT)).message;
@@ -153,27 +167,20 @@ function secureSite(settings: SecaggSettings, clock: Clock): number {
 }
 
 /**
- * A real coordinator. Masks between sites cancel, so the sum of all updates under everybody's own mask comes as the
- * first site's, and zeros as the others'; the sum is right in the end.
+ * A real coordinator. Masks between sites cancel, so the sum of all updates, each of them zero, under everybody's own mask
+ * comes as the first site's, and no bytes but zeros as the others'; the sum is right in the end.
  */
 function secureCoordinator(settings: SecaggSettings, clock: Clock): void {
   const { roster, sign, others, plan } = madeUp(settings);
-  const { cohort: ids, words, parameters, fixedPoint } = plan;
+  const { cohort: ids, parameters, fixedPoint } = plan;
   const keys = [...others.values()].map((one) => one.keys);
   const cohort = agreeOnCohort(plan, roster, keys);
-  const packAll = () => {
-    const sum = new Uint32Array(words).fill(ids.length * WEIGHT * 5);
-    sum[parameters] = ids.length * WEIGHT;
-    sum[parameters + 1] = 0;
-    applyMasks(
-      sum,
-      ids.map((id) => ownMask(plan, cohort, id, others.get(id)!.seed)),
-    );
-    const packer = createPacker(words, fixedPoint.bits);
-    packer.write(sum);
-    return packer.finish();
-  };
-  const first = packAll();
+  const first = packedUpdate(
+    plan,
+    ids.map((id) => ownMask(plan, cohort, id, others.get(id)!.seed)),
+    new Float32Array(parameters),
+    ids.length * WEIGHT,
+  );
   const zeros = new Uint8Array(first.length).fill(0);
   const coordinator = new SecaggCoordinator({ settings, roster });
   const stage = <T>(run: () => T) => clock.time(run);
@@ -208,19 +215,26 @@ function secureCoordinator(settings: SecaggSettings, clock: Clock): void {
     for (const message of unmask) coordinator.receiveUnmask(message);
     return coordinator.finish();
   });
-  if (totalWeight !== ids.length * WEIGHT || sums[0] !== totalWeight * 5 || sums.at(-1) !== totalWeight * 5)
+  const zero = (totalWeight * fixedPoint.steps) / 2;
+  if (totalWeight !== ids.length * WEIGHT || sums[0] !== zero || sums.at(-1) !== zero)
     throw new Error('the sum is not what it should be');
 }
 
 /** Keys, seeds and shares of everybody, without the sites. */
 function madeUp(settings: SecaggSettings) {
   const plan = planRound(settings);
-  const identities = new Map(plan.cohort.map((id) => [id, generateKeyPairSync('ed25519')]));
-  const roster = new Map(
-    [...identities].map(([id, { publicKey }]) => [id, publicKey.export({ format: 'jwk' })['x']!]),
+  // As DER around random bytes: see createKeyPair.
+  const prefix = Buffer.from('302e020100300506032b657004220420', 'hex');
+  const identities = new Map(
+    plan.cohort.map((id) => {
+      const key = Buffer.concat([prefix, randomBytes(32)]);
+      return [id, createPrivateKey({ key, format: 'der', type: 'pkcs8' })];
+    }),
   );
-  const signAs = (id: string, bytes: Uint8Array) =>
-    new Uint8Array(sign(null, bytes, identities.get(id)!.privateKey));
+  const roster = new Map(
+    [...identities].map(([id, key]) => [id, createPublicKey(key).export({ format: 'jwk' })['x']!]),
+  );
+  const signAs = (id: string, bytes: Uint8Array) => new Uint8Array(sign(null, bytes, identities.get(id)!));
   const others = new Map(
     plan.cohort.map((site) => {
       const [channel, mask, seed] = [createKeyPair(), createKeyPair(), new Uint8Array(randomBytes(32))];

@@ -2,8 +2,8 @@
  * What a coordinator sees of one update under secure aggregation: fixed-point words with a mask added modulo 2^32, the
  * keystream of AES-256 in counter mode under a key that the coordinator has not.
  */
-import { generateKeyPairSync, sign } from 'node:crypto';
 import { SecaggSite } from '@tributary/privacy';
+import { createSigningKey, textToBytes } from '@tributary/shared-protocol';
 
 /** Fixed point: steps a unit. An update's numbers are far below 2^8, so that a sum over many sites can't overflow. */
 const STEPS = 2 ** 20;
@@ -14,7 +14,7 @@ export type CoordinatorView = (update: ArrayLike<number>) => Uint32Array;
 /** A site's masked upload in a round of three; each call has keys of its own. */
 export const maskedView: CoordinatorView = (update) => {
   const cohort = ['a', 'b', 'c'];
-  const keys = new Map(cohort.map((id) => [id, generateKeyPairSync('ed25519')]));
+  const keys = new Map(cohort.map((id) => [id, createSigningKey()]));
   const settings = {
     run: 'audit',
     round: 1,
@@ -26,14 +26,14 @@ export const maskedView: CoordinatorView = (update) => {
     modelDigest: '0'.repeat(64),
     configurationDigest: '0'.repeat(64),
   };
-  const roster = new Map(cohort.map((id) => [id, keys.get(id)!.publicKey.export({ format: 'jwk' })['x']!]));
+  const roster = new Map(cohort.map((id) => [id, keys.get(id)!.publicKey]));
   const sites = cohort.map(
     (site) =>
       new SecaggSite({
         settings,
         site,
         roster,
-        sign: (bytes) => new Uint8Array(sign(null, bytes, keys.get(site)!.privateKey)),
+        sign: (bytes) => textToBytes(keys.get(site)!.signBytes(bytes)),
       }),
   );
   const advertised = sites.map((site) => site.advertiseKeys());

@@ -235,14 +235,17 @@ function adds({ update = () => 0.01, numExamples = 10, onTrain }: SiteOptions): 
       engine: 'fake',
     },
     engineReason: 'a test said so',
-    async train({ round, globalFile, outFile }) {
+    async train({ round, globalFile, outFile }, { signal } = {}) {
       const { tensors } = decodeFrame(await readFile(globalFile));
       let at = 0;
       const changed = tensors.map((t) => ({
         ...t,
         data: (t.data as Float32Array).map(() => update(at++, round)),
       }));
-      await onTrain?.(round);
+      const stopped = new Promise<never>((_, reject) => {
+        signal?.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
+      });
+      await Promise.race([onTrain?.(round), stopped]);
       await writeFile(outFile, encodeFrame(changed, { round }));
       return { numExamples, metrics: { loss: 0.5 } };
     },

@@ -1,7 +1,9 @@
 /** Rounds under secure aggregation, over a real coordinator and real site agents. */
 import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { verifyRun } from '@tributary/coordinator';
+import { type LogRecord, runPaths, verifyCopy, verifyRun } from '@tributary/coordinator';
+import { readSigningKey, signRecord } from '@tributary/shared-protocol';
+import { rotateKey } from '@tributary/worker';
 import { describe, expect, test, vi } from 'vitest';
 import {
   changes,
@@ -240,6 +242,24 @@ describe('what a site holds to', () => {
     expect(Object.keys(pins).sort()).toEqual(['b', 'c']);
   });
 
+  test('a site that has changed its key is known by its own signature for the change', async () => {
+    const run = await startMasked({ rounds: 2, deadlines: { ...DEADLINES, rejoinSeconds: 15 } });
+    const a = run.join('a');
+    run.join('b');
+    const held = new Promise<void>(() => undefined);
+    const c = run.join('c', { onTrain: (round) => (round === 2 ? held : Promise.resolve()) });
+    const done = run.coordinator.run();
+    await vi.waitFor(() => expect(c.events.filter(({ type }) => type === 'planned')).toHaveLength(2), 15_000);
+    await c.stop();
+    const pinned = () => JSON.parse(readFileSync(join(a.stateDir, 'peers.json'), 'utf8')) as { c: string };
+    const { former, publicKey } = await rotateKey({ stateDir: c.stateDir, transport: run.transport });
+    expect(pinned().c).toBe(former);
+    run.join('c', { stateDir: c.stateDir });
+    expect(await done).toMatchObject({ reason: 'rounds', rounds: 2 });
+    expect(pinned().c).toBe(publicKey);
+    expect(verifyRun(run.runDir)).toMatchObject({ ok: true });
+  });
+
   test('of one update it signs one sum, and remembers which after a restart', async () => {
     const run = await startMasked({ rounds: 1 });
     const sites = ['a', 'b', 'c'].map((name) => run.join(name));
@@ -251,6 +271,37 @@ describe('what a site holds to', () => {
       expect(readdirSync(join(stateDir, 'work'))).toEqual([]);
     }
   });
+});
+
+test('a site’s copy of the log finds a second sum of the same updates, and a commit of another one', async () => {
+  const run = await startMasked({ rounds: 1, cohort: { quorum: 4 } });
+  const [a] = ['a', 'b', 'c', 'd'].map((name) => run.join(name)) as [Site];
+  expect(await run.coordinator.run()).toMatchObject({ reason: 'rounds' });
+  await a.summary;
+  const copy = readFileSync(join(a.stateDir, 'records.jsonl'), 'utf8').trim().split('\n');
+  const told = copy.map((line) => JSON.parse(line) as LogRecord);
+  const publicKey = run.coordinator.logPublicKey;
+  const check = (records: readonly object[]) =>
+    verifyCopy(Buffer.from(records.map((record) => `${JSON.stringify(record)}\n`).join('')), {
+      file: 'records.jsonl',
+      name: 'a',
+      publicKey,
+    });
+  expect(check(told)).toMatchObject({ ok: true });
+  // What only the holder of the run's key could write.
+  const key = readSigningKey(readFileSync(runPaths(run.runDir).key, 'utf8'));
+  const forged = (change: (record: LogRecord) => readonly LogRecord[]) =>
+    told.flatMap(change).map(({ hash: _, sig: __, ...body }, seq) => signRecord({ ...body, seq }, key));
+  const asked = (record: LogRecord, names: readonly string[]) =>
+    record.type === 'survivors' ? [{ ...record, names }, record] : [record];
+  expect(check(forged((record) => asked(record, ['a', 'b', 'c']))).findings[0]?.what).toMatch(
+    /sum of a, b, c, d unmasked in round 1, and of a, b, c before/,
+  );
+  const fewer = (record: LogRecord) =>
+    record.type === 'committed' ? [{ ...record, updates: record.updates.slice(0, 3) }] : [record];
+  expect(check(forged(fewer)).findings.map(({ what }) => what)).toContain(
+    'commits a sum of other sites than were to unmask it (a, b, c, d)',
+  );
 });
 
 describe('a configuration', () => {

@@ -89,7 +89,36 @@ describe('tributary privacy plan', () => {
     expect((await plan(`--noise-multiplier 1 ${MNIST} --steps 10`)).out).not.toContain('an end of');
   });
 
+  test('of sites: rounds are Gaussians of everyone, and the noise in the mean follows from how many are asked', async () => {
+    // By dp_accounting one Gaussian with 2 costs 1.99309 at 1e-5, and so do 25 of 10: 10 / sqrt(25) = 2.
+    const made = await planned('--unit site --noise-multiplier 10 --delta 1e-5 --rounds 25 --sites 4');
+    expect(made).toMatchObject({
+      unit: 'site',
+      sampling: 'everyone',
+      samplingRate: 1,
+      steps: 25,
+      noiseInMean: { coordinator: 2.5, site: 5 },
+    });
+    const { epsilon, replacedEpsilon } = made as { epsilon: { pld: number }; replacedEpsilon: number };
+    expect(Math.abs(epsilon.pld - 1.9930914)).toBeLessThan(2e-3);
+    // Replaced, it moves twice as far: as with 1.
+    expect(Math.abs(replacedEpsilon - 4.3771781)).toBeLessThan(2e-3);
+
+    const found = await planned('--unit site --target-epsilon 1.9930914 --delta 1e-5 --rounds 25');
+    expect(found['noiseMultiplier']).toBeGreaterThan(9.99);
+    expect(found['noiseMultiplier']).toBeLessThan(10.02);
+    expect(
+      await planned('--unit site --target-epsilon 1.995 --noise-multiplier 10 --delta 1e-5'),
+    ).toMatchObject({ steps: 25 });
+    const { out } = await plan('--unit site --noise-multiplier 10 --delta 1e-5 --rounds 25 --sites 4');
+    expect(out).toMatch(/noise in the mean *2\.5 .*coordinator\n *5 .*site/);
+  });
+
   test.each([
+    ['--unit patient --noise-multiplier 1 --delta 1e-5 --rounds 1', 'record, site'],
+    ['--unit site --noise-multiplier 1 --delta 1e-5', '--rounds'],
+    ['--unit site --noise-multiplier 1 --delta 1e-5 --rounds 1 --epochs 1', 'about records'],
+    ['--noise-multiplier 1 --delta 1e-5 --sampling-rate 0.1 --steps 1 --sites 3', '--unit site'],
     ['--noise-multiplier 1 --sampling-rate 0.1 --steps 1', '--delta'],
     ['--delta 1 --noise-multiplier 1 --sampling-rate 0.1 --steps 1', 'more than 0 and less than 1'],
     ['--delta 1e-5 --noise-multiplier 0 --sampling-rate 0.1 --steps 1', 'more than 0 and at most 1000000'],

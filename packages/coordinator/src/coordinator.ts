@@ -19,6 +19,7 @@ import { CoordinatorError } from './errors.ts';
 import { createChronicle } from './members/chronicle.ts';
 import { createRoster } from './members/roster.ts';
 import { hashSecret, newSecret } from './members/secrets.ts';
+import { privacyStatus } from './privacy-books.ts';
 import type { NewEvent, RunContext } from './round/context.ts';
 import { RoundFailed } from './round/gathering.ts';
 import { lastRound, loadCurrent, playRounds } from './rounds.ts';
@@ -321,6 +322,7 @@ async function start(
       waitingFor: wait,
       metrics: lastMetrics(),
       bestRound: bestRound(state),
+      ...privacyStatus(context),
     };
   }
 

@@ -12,7 +12,7 @@ export type { ConfigIssue, CoordinatorErrorCode } from './errors.ts';
 export { COORDINATOR_ERROR_CODES, ConfigError, CoordinatorError } from './errors.ts';
 export type { Revocation } from './members/revocation.ts';
 export { revokeOffline } from './members/revocation.ts';
-export { releasedRounds } from './privacy-books.ts';
+export { privacyStatus, releasedRounds } from './privacy-books.ts';
 export type { RunPaths } from './run/directory.ts';
 export { runPaths } from './run/directory.ts';
 export type { LogRecord } from './run/log.ts';

@@ -15,6 +15,7 @@ import { waitForQuorum } from './round/quorum.ts';
 import { createSecureRound } from './round/secure-round.ts';
 import { createTrainRound } from './round/train-round.ts';
 import type { CommittedRound } from './run/records.ts';
+import { releaseMean, roundNorm } from './site-level.ts';
 import type { MeanUpdate, StrategyState, StreamingStrategy, UpdateFacts } from './strategy.ts';
 
 type Metrics = Readonly<Record<string, number>>;
@@ -79,7 +80,9 @@ export async function playRounds(
       );
     }
     const { cohort, learningRate, asked } = open;
-    const plan = { round, cohort, learningRate, asked, model };
+    const norm = roundNorm(context);
+    const clippingNorm = norm?.adapts ? norm.clippingNorm : undefined;
+    const plan = { round, cohort, learningRate, asked, model, clippingNorm };
     const { secureAggregation } = federation.privacy ?? {};
     const training = secureAggregation
       ? createSecureRound(context, secureAggregation, plan)
@@ -92,7 +95,7 @@ export async function playRounds(
       modelBytes: model.bytes,
       deadlineAt,
     });
-    fold.clear();
+    fold.clear(norm?.clippingNorm);
     await training.restore();
     if (open.cohort !== cohort) throw new SiteExpelled('a site of the cohort was expelled');
     options.phase.training = training;
@@ -105,10 +108,12 @@ export async function playRounds(
     }
     crashPoint('coordinator:before-aggregate');
 
-    options.shelf.remove(model.digest);
     const updates = [...training.accepted.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
     const facts = updates.map((update) => ({ ...update, numExamples: update.numExamples ?? 0 }));
-    const { mean, numExamples, clippedFraction } = training.sum();
+    const sites = updates.map(({ name }) => name);
+    const { mean: plain, numExamples, clippedFraction } = training.sum();
+    const { mean, committed } = releaseMean(context, fold, plain, { round, asked, sites });
+    options.shelf.remove(model.digest);
     current = aggregate(options, current, mean);
     crashPoint('coordinator:after-aggregate');
     // The disk works while this thread hashes.
@@ -144,6 +149,7 @@ export async function playRounds(
       best: isBest(context, measured),
       seconds: (performance.now() - startedAt) / 1000,
       ...epsilonOfAll(context),
+      ...committed,
     };
     const expelled = facts.find(({ name }) => state.members.get(name)?.revoked);
     if (expelled) {

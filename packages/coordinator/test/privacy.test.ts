@@ -1,6 +1,7 @@
 /** A privacy budget is spent, by the log's own account, and the run ends before it is overdrawn. */
 import { epsilonSpent } from '@tributary/privacy';
 import { describe, expect, it } from 'vitest';
+import { unsoundWithPrivacy } from '../src/config/privacy-rules.ts';
 import { type FederationConfig, resolveFederation } from '../src/index.ts';
 import { adds, artifact, baseConfig, records, startRun, temporaryDir } from './federation.ts';
 
@@ -188,5 +189,107 @@ describe('settings that would make privacy a lie are refused', () => {
   it('sites evaluate only where nothing is private', () => {
     expect(resolve({}).evaluation.sites).toBe(false);
     expect(resolveFederation(baseConfig as FederationConfig, artifact).evaluation.sites).toBe(true);
+  });
+});
+
+describe('settings that would make the privacy of sites a lie are refused', () => {
+  const site = { unit: 'site', noise: 'coordinator', clippingNorm: 1, noiseMultiplier: 1 } as const;
+  const budget = { epsilon: 1, delta: DELTA };
+  const resolve = (config: object, model = artifact, differentialPrivacy: object = site) =>
+    resolveFederation(
+      { ...baseConfig, privacy: { differentialPrivacy, budget }, ...config } as FederationConfig,
+      model,
+    );
+
+  it.each([
+    [{ evaluation: { sites: true } }, /evaluation\.sites.*leave it without noise.*evaluation\.testDir/s],
+    [
+      { strategy: { name: 'fed-avg', weighting: 'examples' } },
+      /strategy\.weighting.*more examples would move the mean by more.*"uniform"/s,
+    ],
+    [
+      { strategy: { name: 'fed-adam', updateClippingNorm: 5 } },
+      /strategy\.updateClippingNorm.*privacy\.differentialPrivacy\.clippingNorm/s,
+    ],
+  ])('%j', (config, message) => {
+    expect(() => resolve(config)).toThrow(message);
+  });
+
+  it.each([
+    [{ ...site, noise: 'nobody' }, /differentialPrivacy\.noise.*"coordinator", "site"/s],
+    [{ ...site, unit: 'patient' }, /differentialPrivacy\.unit.*"record", "site"/s],
+    [{ ...site, noise: undefined }, /differentialPrivacy\.noise/],
+    [{ ...site, noiseMultiplier: 0 }, /differentialPrivacy\.noiseMultiplier.*more than 0/s],
+    [{ ...site, clippingNorm: 0 }, /differentialPrivacy\.clippingNorm.*more than 0/s],
+    [
+      { ...site, clippingNorm: 'auto' },
+      /differentialPrivacy\.clippingNorm.*a number above 0, or \{ initial/s,
+    ],
+    [
+      { ...site, noise: 'site', clippingNorm: { initial: 1 } },
+      /differentialPrivacy\.clippingNorm.*adapts needs noise: "coordinator"/s,
+    ],
+    [
+      { ...site, noiseMultiplier: 2, clippingNorm: { initial: 1, countStdDev: 1 } },
+      /clippingNorm\.countStdDev.*must be above 1/s,
+    ],
+    [{ ...site, sensitivity: 1e-4 }, /differentialPrivacy\.sensitivity.*no such key.*clippingNorm/s],
+    // On five parameters: 1e8 sqrt(5) 2^-25 is more than a half.
+    [{ ...site, noiseMultiplier: 1e8 }, /noiseMultiplier.*finer grid.*less noise/s],
+  ])('%j', (differentialPrivacy, message) => {
+    expect(() => resolve({}, artifact, differentialPrivacy)).toThrow(message);
+  });
+
+  it('noise at the coordinator under masks, where it can clip nothing; and not noise at the sites', () => {
+    const masked = (noise: string) =>
+      resolve({
+        privacy: { secureAggregation: true, differentialPrivacy: { ...site, noise }, budget },
+        cohort: { quorum: 3 },
+      });
+    expect(() => masked('coordinator')).toThrow(
+      /differentialPrivacy\.noise.*can clip no update.*"distributed"/s,
+    );
+    for (const noise of ['site', 'distributed']) expect(masked(noise).strategy.weighting).toBe('uniform');
+  });
+
+  it('shares of noise without masks, in a range of the lead’s, or of fewer steps than they need', () => {
+    const shares = { ...site, noise: 'distributed' };
+    const masked = (secureAggregation: object | boolean, more: object = {}) =>
+      resolve({
+        privacy: { secureAggregation, differentialPrivacy: { ...shares, ...more }, budget } as never,
+        cohort: { quorum: 3 },
+      });
+    expect(() => masked(false)).toThrow(/differentialPrivacy\.noise.*a share of the noise only/s);
+    expect(() => masked({ clippingRange: 2 })).toThrow(/clippingRange.*follows from the clipping norm/s);
+    expect(() => masked({ valueBits: 8 })).toThrow(/noiseMultiplier.*take more valueBits/s);
+    expect(() => masked(true, { clippingNorm: { initial: 1 } })).toThrow(/clippingNorm.*needs noise/s);
+  });
+
+  it('a strategy that looks at single updates', () => {
+    const [unsound] = unsoundWithPrivacy({
+      privacy: { differentialPrivacy: site, budget },
+      augmentation: {},
+      evaluation: {},
+      strategy: { name: 'krum' },
+    });
+    expect(unsound).toMatchObject({
+      path: ['strategy', 'name'],
+      message: expect.stringMatching(/single updates.*fed-avg/),
+    });
+  });
+
+  it('a model with batch normalisation', () => {
+    const topology = JSON.stringify({ config: { layers: [{ class_name: 'BatchNormalization' }] } });
+    expect(() => resolve({}, { ...artifact, topology })).toThrow(/model.*moving averages.*below zero/s);
+  });
+
+  it('while what stays at the site may be computed from all of its images', () => {
+    expect(resolve({ augmentation: { featurewiseCenter: true } }).augmentation.featurewiseCenter).toBe(true);
+  });
+
+  it('all weigh the same, and sites do not evaluate, where nothing else was asked for', () => {
+    expect(resolve({}).strategy.weighting).toBe('uniform');
+    expect(resolve({}).evaluation.sites).toBe(false);
+    expect(resolveFederation(baseConfig, artifact).strategy.weighting).toBe('examples');
   });
 });

@@ -33,6 +33,8 @@ export {
 } from './audit/membership.ts';
 export type { OneRunGuesses } from './audit/one-run.ts';
 export { oneRunEpsilonLowerBound } from './audit/one-run.ts';
+export type { DistributedSum, SumGrid } from './distributed-sum.ts';
+export { fewestHonest, longestOnGrid, protectShare, sumGrid } from './distributed-sum.ts';
 export type { PrivacyErrorCode } from './errors.ts';
 export { PRIVACY_ERROR_CODES, PrivacyError } from './errors.ts';
 export type { AdaptiveClippingSettings, AdaptiveClippingState } from './mechanisms/adaptive-clipping.ts';
@@ -52,7 +54,7 @@ export { createSkellamNoise, localVariance } from './mechanisms/skellam.ts';
 export type { RandomWords } from './random.ts';
 export { cryptoWords } from './random.ts';
 export type { RecordLevelRound } from './record-level.ts';
-export { epsilonSpent, isWithinBudget, poissonSampling, recordLevelHistory } from './record-level.ts';
+export { poissonSampling, recordLevelHistory } from './record-level.ts';
 export type { Roster } from './secure-aggregation/cohort.ts';
 export type {
   MaskedReceiver,
@@ -81,3 +83,7 @@ export { settingsOfRound } from './secure-aggregation/round-settings.ts';
 export type { SecaggSiteOptions } from './secure-aggregation/site.ts';
 export { SecaggSite } from './secure-aggregation/site.ts';
 export type { UpdateMasker } from './secure-aggregation/update-masker.ts';
+export type { SiteLevelRound } from './site-level.ts';
+export { arrivedWhole, divideNoise, protectUpdate, siteLevelHistory, siteLevelRound } from './site-level.ts';
+export type { PrivateRound } from './spending.ts';
+export { epsilonSpent, isWithinBudget, spendingHistory } from './spending.ts';

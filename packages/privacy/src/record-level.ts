@@ -1,5 +1,5 @@
 /** Record-level privacy in the terms of a federation: what rounds of training cost the records of a site. */
-import { epsilonOf, type PoissonGaussian } from './accounting/history.ts';
+import type { PoissonGaussian } from './accounting/history.ts';
 import { PrivacyError } from './errors.ts';
 
 /** One round of DP-SGD at a site. */
@@ -29,35 +29,6 @@ export function poissonSampling({ trainExamples, batchSize, epochs = 1, steps }:
     samplingRate: Math.min(1, batchSize / trainExamples),
     steps: steps ?? epochs * Math.ceil(trainExamples / batchSize),
   };
-}
-
-/** Epsilons that were asked for lately: one of thousands of steps takes a second to find. */
-const known = new Map<string, number>();
-const KEEP = 256;
-
-/**
- * Epsilon at `delta` (add/remove one record) of all these rounds together, by the tighter of the two accountants: both
- * are upper bounds.
- */
-export function epsilonSpent(rounds: readonly RecordLevelRound[], delta: number): number {
-  const history = recordLevelHistory(rounds);
-  const key = JSON.stringify([history, delta]);
-  const before = known.get(key);
-  if (before !== undefined) return before;
-  const epsilon = Math.min(epsilonOf(history, delta, 'rdp'), epsilonOf(history, delta, 'pld'));
-  if (known.size >= KEEP) known.delete(known.keys().next().value as string);
-  known.set(key, epsilon);
-  return epsilon;
-}
-
-/** Whether `epsilonSpent` is within a budget. Where the accountant that takes no time says so, the other isn't asked. */
-export function isWithinBudget(
-  rounds: readonly RecordLevelRound[],
-  { epsilon, delta }: { readonly epsilon: number; readonly delta: number },
-): boolean {
-  return (
-    epsilonOf(recordLevelHistory(rounds), delta, 'rdp') <= epsilon || epsilonSpent(rounds, delta) <= epsilon
-  );
 }
 
 /** The rounds as an accountant takes them, those alike in one entry. */

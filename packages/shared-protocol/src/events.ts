@@ -143,4 +143,9 @@ export interface RunStatus {
   readonly waitingFor: string | undefined;
   readonly metrics: Readonly<Record<string, number>>;
   readonly bestRound: number;
+  /** Of a run with a budget: what each site had spent by the last commit, at the budget's delta. */
+  readonly privacy?: {
+    readonly budget: { readonly epsilon: number; readonly delta: number };
+    readonly epsilonSpent: Readonly<Record<string, number>>;
+  };
 }

@@ -34,9 +34,16 @@ export interface SigningKey {
 const KEY = /^[A-Za-z0-9_-]{43}$/;
 const SIGNATURE_CHARACTERS = 86;
 
-/** A new random key. */
+/**
+ * A new random key. It is read back from its text: in Node 20, to export a key object that `generateKeyPairSync` has made
+ * may wait for ever, when the garbage is collected meanwhile.
+ */
 export function createSigningKey(): SigningKey {
-  return signingKey(generateKeyPairSync('ed25519').privateKey);
+  const { privateKey } = generateKeyPairSync('ed25519', {
+    privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
+    publicKeyEncoding: { type: 'spki', format: 'pem' },
+  });
+  return readSigningKey(privateKey);
 }
 
 /** The key in a PEM file's text. Throws TypeError when it is not a private Ed25519 key. */

@@ -49,7 +49,7 @@ export { expectLargeBuffers } from './large-buffers.ts';
 export type { Limits } from './limits.ts';
 export { DEFAULT_LIMITS } from './limits.ts';
 export { bytesToText, keysToBytes, keysToText, textToBytes } from './masking.ts';
-export type { BlobRef, Message, MessageOf, MessageType, Proof, SiteReport } from './messages.ts';
+export type { BlobRef, KeyChange, Message, MessageOf, MessageType, Proof, SiteReport } from './messages.ts';
 export { blobRefSchema, messageSchema, PROTOCOL_VERSION, siteReportSchema } from './messages.ts';
 export type {
   AugmentationPlan,
@@ -59,6 +59,8 @@ export type {
   OptimizerPlan,
   PrivacyPlan,
   SecureAggregationPlan,
+  SharedNoisePlan,
+  SiteLevelPlan,
   TrainingPlan,
 } from './plan.ts';
 export {
@@ -70,6 +72,7 @@ export {
   privacySchema,
   scheduleSchema,
   secureAggregationSchema,
+  sharedNoiseOf,
   trainingSchema,
 } from './plan.ts';
 export type { Outgoing, ProofScope, SignedMessage } from './proofs.ts';
@@ -78,6 +81,7 @@ export {
   createMessageSigner,
   helloStatement,
   isProven,
+  isProvenKeyChange,
   isSignedMessage,
   newNonce,
   rekeyStatement,

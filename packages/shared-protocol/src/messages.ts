@@ -68,6 +68,18 @@ const proofSchema = z.strictObject({
 });
 export type Proof = z.infer<typeof proofSchema>;
 
+/** A site's change of key, as the log keeps it: signed by the former key and by the one after it. */
+const keyChangeSchema = z.strictObject({
+  former: publicKey,
+  key: publicKey,
+  /** Of the link on which it was said. */
+  session: nonce,
+  ...proofSchema.shape,
+  /** The new key's signature. */
+  confirmation: signature,
+});
+export type KeyChange = z.infer<typeof keyChangeSchema>;
+
 export const messageSchema = z.discriminatedUnion('type', [
   /** worker → coordinator, first on every link: who are you? Answered by `challenged`. */
   z.strictObject({ type: z.literal('challenge'), protocol: version, nonce }),
@@ -142,6 +154,8 @@ export const messageSchema = z.discriminatedUnion('type', [
      */
     cohortSize: z.int().min(1).optional(),
     minUpdates: z.int().min(1).optional(),
+    /** Since 2.2, where the privacy of sites has a norm that adapts: the L2 norm that this round's update is clipped to. */
+    clippingNorm: z.number().positive().optional(),
   }),
   /** Either way: one chunk of a blob, please. Answered by `chunk-data`, its bytes in the body. */
   z.strictObject({ type: z.literal('chunk'), digest, index: z.int().min(0) }),
@@ -199,8 +213,11 @@ export const messageSchema = z.discriminatedUnion('type', [
     attempt,
     round,
     base: digest,
+    /** With the changes that led to its present key, oldest first, of a site that has changed it. */
     cohort: z
-      .array(z.strictObject({ name: siteName, publicKey }))
+      .array(
+        z.strictObject({ name: siteName, publicKey, changes: z.array(keyChangeSchema).max(1024).optional() }),
+      )
       .min(1)
       .max(MAX_COHORT),
   }),

@@ -112,10 +112,73 @@ export const trainingSchema = z.strictObject({
 });
 export type TrainingPlan = z.infer<typeof trainingSchema>;
 
+/** A clipping norm that follows a quantile of the updates' norms (Andrew et al. 2021, arXiv 1905.03871). */
+const adaptiveNormSchema = z.strictObject({
+  /** The first round's, in the parameters' unit. */
+  initial: z.number().positive(),
+  /** Share of updates that should stay as they are. */
+  targetQuantile: z.number().min(0).max(1).default(0.5),
+  /** A round changes the norm by about this power of e at most. */
+  learningRate: z.number().positive().default(0.2),
+  /**
+   * Standard deviation of the noise on the count of updates that stayed as they were; above half the noise multiplier.
+   *
+   * @default a twentieth of the sites that are asked, and the noise multiplier at least
+   */
+  countStdDev: z.number().positive().optional(),
+});
+
+/** Each image of a site, by DP-SGD at the site (Abadi et al. 2016, arXiv 1607.00133). */
+const recordLevelSchema = z.strictObject({
+  unit: z.literal('record'),
+  /** L2 norm to which the gradient of one image is scaled down. */
+  clippingNorm: z.number().positive(),
+  /** Standard deviation of the noise in a step's sum of gradients, in clipping norms. */
+  noiseMultiplier: z.number().positive(),
+});
+
+const fixedNorm = {
+  /** L2 norm, over all trained parameters together, to which an update is scaled down. */
+  clippingNorm: z
+    .number({ error: 'expected a number above 0; a norm that adapts needs noise: "coordinator"' })
+    .positive(),
+  /** Standard deviation of the noise, in clipping norms. */
+  noiseMultiplier: z.number().positive(),
+};
+
+/**
+ * All that a site tells by its update. `coordinator`: noise on the sum of a round's clipped updates (McMahan et al. 2018,
+ * arXiv 1710.06963); `site`: on each clipped update, before it leaves; `distributed`: a share of it on each, so that their
+ * sum under secure aggregation has all of it (Agarwal et al. 2021, arXiv 2110.04995).
+ */
+const siteLevelSchema = z.discriminatedUnion('noise', [
+  z.strictObject({
+    unit: z.literal('site'),
+    noise: z.literal('coordinator'),
+    /** L2 norm, over all trained parameters together, to which an update is scaled down. */
+    clippingNorm: z.union([z.number().positive(), adaptiveNormSchema], {
+      error: 'expected a number above 0, or { initial, targetQuantile, learningRate, countStdDev }',
+    }),
+    /** Standard deviation of the noise, in clipping norms. */
+    noiseMultiplier: z.number().positive(),
+  }),
+  z.strictObject({
+    unit: z.literal('site'),
+    noise: z.literal('site'),
+    ...fixedNorm,
+  }),
+  z.strictObject({ unit: z.literal('site'), noise: z.literal('distributed'), ...fixedNorm }),
+]);
+
 /** How updates travel as whole numbers under masks, of which the coordinator learns the sum (Bonawitz et al. 2017). */
 export const secureAggregationSchema = z.strictObject({
-  /** Values of an update beyond ± this are clipped; each round tells what share of them was. */
-  clippingRange: z.number().positive().default(1),
+  /**
+   * Values of an update beyond ± this are clipped; each round tells what share of them was. It follows from the noise where
+   * that is added in shares, and is left out then.
+   *
+   * @default 1
+   */
+  clippingRange: z.number().positive().optional(),
   /** Bits of a value: its range is cut into 2^bits − 2 steps, between which is rounded at random. */
   valueBits: z.int().min(2).max(24).default(16),
   /** Training examples of the largest site. Where updates weigh by examples, one with more can't take part. */
@@ -133,7 +196,7 @@ export const secureAggregationSchema = z.strictObject({
 });
 export type SecureAggregationPlan = z.infer<typeof secureAggregationSchema>;
 
-/** What protects a site's updates and records, and how much of it a run may use up. */
+/** What protects a site's updates and images, and how much of it a run may use up. */
 export const privacySchema = z
   .strictObject({
     /** `true`: with the defaults. Absent or `false`: the coordinator sees each update. */
@@ -146,17 +209,8 @@ export const privacySchema = z
         { error: 'expected true, false, or its settings' },
       )
       .optional(),
-    /** Absent: no noise. */
-    differentialPrivacy: z
-      .strictObject({
-        /** Whom it protects: `record`, each image of a site, by DP-SGD at the site (Abadi et al. 2016, arXiv 1607.00133). */
-        unit: z.literal('record'),
-        /** L2 norm to which the gradient of one image is scaled down. */
-        clippingNorm: z.number().positive(),
-        /** Standard deviation of the noise in a step's sum of gradients, in clipping norms. */
-        noiseMultiplier: z.number().positive(),
-      })
-      .optional(),
+    /** `unit` says whom it protects. Absent: no noise. */
+    differentialPrivacy: z.discriminatedUnion('unit', [recordLevelSchema, siteLevelSchema]).optional(),
     /** The most that each site spends in the whole run; a round beyond it is refused. Goes with `differentialPrivacy`. */
     budget: z
       .strictObject({
@@ -165,7 +219,18 @@ export const privacySchema = z
       })
       .optional(),
   })
-  .superRefine(({ differentialPrivacy, budget }, context) => {
+  .superRefine(({ secureAggregation, differentialPrivacy, budget }, context) => {
+    if (
+      differentialPrivacy?.unit === 'site' &&
+      differentialPrivacy.noise === 'distributed' &&
+      secureAggregation === undefined
+    )
+      context.addIssue({
+        code: 'custom',
+        path: ['differentialPrivacy', 'noise'],
+        message:
+          'each site adds a share of the noise only, and without secure aggregation the coordinator sees each update with no more than that; set privacy.secureAggregation, or noise: "site"',
+      });
     if (differentialPrivacy !== undefined && budget === undefined)
       context.addIssue({
         code: 'custom',
@@ -191,6 +256,18 @@ export function differentialPrivacyOf(privacy: PrivacyPlan | undefined): Differe
   const { differentialPrivacy, budget } = privacy ?? {};
   return differentialPrivacy && budget && { differentialPrivacy, budget };
 }
+
+/** Noise that sites add in shares to what they mask, with the bits of a value there; undefined where there is none. */
+export function sharedNoiseOf(privacy: PrivacyPlan | undefined): SharedNoisePlan | undefined {
+  const { differentialPrivacy, secureAggregation } = privacy ?? {};
+  if (differentialPrivacy?.unit !== 'site' || differentialPrivacy.noise !== 'distributed') return undefined;
+  return secureAggregation && { ...differentialPrivacy, valueBits: secureAggregation.valueBits };
+}
+export type SharedNoisePlan = Extract<SiteLevelPlan, { noise: 'distributed' }> & {
+  readonly valueBits: number;
+};
+/** Privacy of whole sites, as a configuration and `welcome` say it. */
+export type SiteLevelPlan = z.infer<typeof siteLevelSchema>;
 
 /** All that a site must know to take part; sent in `welcome`. */
 export const federationViewSchema = z.strictObject({

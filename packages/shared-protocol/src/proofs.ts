@@ -7,7 +7,7 @@ import { randomBytes } from 'node:crypto';
 import { canonicalJson, sha256 } from './digest.ts';
 import { wellFormed } from './envelope.ts';
 import { isSignedBy, type SigningKey, type Statement } from './identity.ts';
-import type { Message, MessageOf, MessageType, Proof } from './messages.ts';
+import type { KeyChange, Message, MessageOf, MessageType, Proof } from './messages.ts';
 
 /** Messages that carry a signature of their sender, in `signed`. */
 export type SignedMessage = Extract<Message, { signed: Proof }>;
@@ -94,6 +94,19 @@ export function rekeyStatement(
   { name, former, next }: { readonly name: string; readonly former: string; readonly next: string },
 ): Statement {
   return { purpose: 'tributary/rekey', runId, session, name, former, next };
+}
+
+/** Whether both keys have signed that the one takes the place of the other, for that site of that run. */
+export function isProvenKeyChange(
+  { former, key, session, confirmation, ...signed }: KeyChange,
+  { runId, name }: { readonly runId: string; readonly name: string },
+): boolean {
+  const scope = { runId, session };
+  const message = { type: 'rekey', publicKey: key, confirmation, signed } as const;
+  return (
+    isSignedBy(key, rekeyStatement(scope, { name, former, next: key }), confirmation) &&
+    isProven(message, scope, former)
+  );
 }
 
 function messageStatement(

@@ -85,6 +85,7 @@ export const MESSAGES: readonly Message[] = [
     deadlineMs: null,
     cohortSize: 7,
     minUpdates: 5,
+    clippingNorm: 1.25,
   },
   { type: 'chunk', digest: A, index: 38 },
   { type: 'chunk-data', digest: A, index: 38 },

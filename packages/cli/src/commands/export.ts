@@ -79,7 +79,7 @@ async function writePrivacy(model: TrainedModel, dir: string): Promise<string[]>
     const { privacyMarkdown, privacyReport } = await import('../privacy-report.ts');
     const report = privacyReport(openRun('.', model.dir));
     const texts = [privacyMarkdown(report), `${JSON.stringify(report, undefined, 2)}\n`];
-    PRIVACY_FILES.forEach((file, i) => writeFileSync(join(dir, file), texts[i]!));
+    for (const [i, file] of PRIVACY_FILES.entries()) writeFileSync(join(dir, file), texts[i]!);
     return [...PRIVACY_FILES];
   }
   const kept = PRIVACY_FILES.filter((file) => existsSync(join(model.dir, file)));

@@ -42,6 +42,8 @@ export default defineFederation({
   //   differentialPrivacy: { unit: 'record', clippingNorm: 1, noiseMultiplier: 1.1 },
   //   budget: { epsilon: 8, delta: 1e-5 },
   // },
+  // Of many sites, each as a whole: differentialPrivacy: { unit: 'site', noise: 'coordinator', clippingNorm: { initial: 1 },
+  // noiseMultiplier: 2 }, without secureAggregation; with noise: 'site' it is added before an update leaves.
 
   rounds: 10,
 

@@ -3,7 +3,7 @@
  * `privacy report`: what a run can say of its privacy.
  */
 import type { Accountant, Mechanism } from '@tributary/privacy';
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import { positiveNumber, wholeNumber } from '../arguments.ts';
 import { type CliContext, print, printJson } from '../context.ts';
 import { CliError } from '../errors.ts';
@@ -11,6 +11,7 @@ import { formatCount } from '../terminal/numbers.ts';
 import { createTable } from '../terminal/table.ts';
 
 interface Flags {
+  readonly unit: 'record' | 'site';
   readonly targetEpsilon?: number;
   readonly noiseMultiplier?: number;
   readonly delta: number;
@@ -20,6 +21,7 @@ interface Flags {
   readonly steps?: number;
   readonly epochs?: number;
   readonly rounds?: number;
+  readonly sites?: number;
   readonly json?: boolean;
 }
 
@@ -30,14 +32,20 @@ interface Costs {
   readonly rdpOrderAtEnd: number | undefined;
   /** The same when every batch has exactly so many records: by `rdp`, for replacing one record. */
   readonly fixedSizeEpsilon: number | undefined;
+  /** Of sites: of all images of one replaced, which moves its update twice as far; by `pld`. */
+  readonly replacedEpsilon: number | undefined;
 }
 
 interface Plan extends Costs {
+  readonly unit: 'record' | 'site';
   readonly targetEpsilon: number | undefined;
   readonly delta: number;
   readonly samplingRate: number;
+  /** Of sites: rounds. */
   readonly steps: number;
   readonly noiseMultiplier: number;
+  /** Of sites, where their number is given: the noise in each number of the mean, in clipping norms. */
+  readonly noiseInMean: { readonly coordinator: number; readonly site: number } | undefined;
   /** What each accountant would ask for, when the noise or the steps are what was looked for. */
   readonly found:
     | { readonly what: 'noise' | 'steps'; readonly by: Readonly<Record<Accountant, number>> }
@@ -50,6 +58,11 @@ const ACCOUNTANTS = ['pld', 'rdp'] as const satisfies readonly Accountant[];
 export function privacyCommand(context: CliContext): Command {
   const plan = new Command('plan')
     .description('how much noise an epsilon needs, what epsilon a noise costs, or how many steps both allow')
+    .addOption(
+      new Option('--unit <unit>', 'whom it protects: each record of a site, or each site as a whole')
+        .choices(['record', 'site'])
+        .default('record'),
+    )
     .option('--target-epsilon <number>', 'the epsilon that may be spent', positiveNumber(1e6))
     .option('--noise-multiplier <number>', 'stdDev of the noise / clipping norm', positiveNumber(1e6))
     .requiredOption(
@@ -66,11 +79,13 @@ export function privacyCommand(context: CliContext): Command {
     )
     .option('--epochs <number>', 'passes over the records in a round (default: 1)', wholeNumber(1, 1e6))
     .option('--rounds <number>', 'rounds (default: 1)', wholeNumber(1, 1e6))
+    .option('--sites <number>', 'of sites: how many are asked in a round', wholeNumber(1, 4096))
     .option('--steps <number>', 'in place of both: batches in all', wholeNumber(1, MOST_STEPS))
     .action(async (_options: unknown, command: Command) => {
       const flags = command.optsWithGlobals<Flags>();
       const made = await makePlan(flags);
-      if (flags.json) return printJson(context, { type: 'privacy-plan', sampling: 'poisson', ...made });
+      const sampling = flags.unit === 'record' ? 'poisson' : 'everyone';
+      if (flags.json) return printJson(context, { type: 'privacy-plan', sampling, ...made });
       await show(context, flags, made);
     });
   const report = new Command('report')
@@ -92,11 +107,15 @@ export function privacyCommand(context: CliContext): Command {
 
 async function makePlan(flags: Flags): Promise<Plan> {
   const { noiseMultiplierFor, stepsWithin } = await import('@tributary/privacy');
-  const { targetEpsilon, noiseMultiplier, delta } = flags;
-  const samplingRate = samplingRateOf(flags);
-  const steps = stepsOf(flags, samplingRate);
+  const { unit, targetEpsilon, noiseMultiplier, delta, sites } = flags;
+  demandFlagsOf(unit, flags);
+  const samplingRate = unit === 'site' ? 1 : samplingRateOf(flags);
+  const steps = unit === 'site' ? flags.rounds : stepsOf(flags, samplingRate);
+  const length = unit === 'site' ? '--rounds' : '--epochs, --steps';
+  const inMean = (z: number) =>
+    sites === undefined ? undefined : { coordinator: z / sites, site: z / Math.sqrt(sites) };
   const byEach = (find: (accountant: Accountant) => number) => ({ pld: find('pld'), rdp: find('rdp') });
-  const base = { targetEpsilon, delta, samplingRate };
+  const base = { unit, targetEpsilon, delta, samplingRate };
 
   if (noiseMultiplier === undefined) {
     if (targetEpsilon === undefined)
@@ -107,9 +126,9 @@ async function makePlan(flags: Flags): Promise<Plan> {
       );
     if (steps === undefined)
       throw mistaken(
-        '--epochs, --steps',
+        length,
         'It is not said how long training is',
-        'Give --epochs (and --rounds), or --steps.',
+        unit === 'site' ? 'Give --rounds.' : 'Give --epochs (and --rounds), or --steps.',
       );
     const by = byEach((accountant) =>
       noiseMultiplierFor({ targetEpsilon, delta, samplingRate, steps, accountant }),
@@ -123,7 +142,8 @@ async function makePlan(flags: Flags): Promise<Plan> {
     // What is printed has to keep the promise: upwards, to four digits.
     const chosen = roundUp(by.pld);
     const costs = await costsOf(flags, { samplingRate, steps, noiseMultiplier: chosen });
-    return { ...base, steps, noiseMultiplier: chosen, ...costs, found: { what: 'noise', by } };
+    const noiseInMean = inMean(chosen);
+    return { ...base, steps, noiseMultiplier: chosen, noiseInMean, ...costs, found: { what: 'noise', by } };
   }
   if (steps !== undefined) {
     if (targetEpsilon !== undefined)
@@ -133,23 +153,45 @@ async function makePlan(flags: Flags): Promise<Plan> {
         'Leave one of the three out.',
       );
     const costs = await costsOf(flags, { samplingRate, steps, noiseMultiplier });
-    return { ...base, steps, noiseMultiplier, ...costs, found: undefined };
+    const noiseInMean = inMean(noiseMultiplier);
+    return { ...base, steps, noiseMultiplier, noiseInMean, ...costs, found: undefined };
   }
   if (targetEpsilon === undefined)
     throw mistaken(
-      '--epochs, --steps',
+      length,
       'It is not said how long training is',
-      'Give --epochs (and --rounds) or --steps, or --target-epsilon to learn how many steps it allows.',
+      unit === 'site'
+        ? 'Give --rounds, or --target-epsilon to learn how many rounds it allows.'
+        : 'Give --epochs (and --rounds) or --steps, or --target-epsilon to learn how many steps it allows.',
     );
   const by = byEach((accountant) =>
     Math.min(MOST_STEPS, stepsWithin({ targetEpsilon, delta, samplingRate, noiseMultiplier, accountant })),
   );
   const costs = await costsOf(flags, { samplingRate, steps: by.pld, noiseMultiplier });
-  return { ...base, steps: by.pld, noiseMultiplier, ...costs, found: { what: 'steps', by } };
+  const noiseInMean = inMean(noiseMultiplier);
+  return { ...base, steps: by.pld, noiseMultiplier, noiseInMean, ...costs, found: { what: 'steps', by } };
+}
+
+/** A flag that says nothing about the unit would be a number that somebody relies on, and nobody has looked at. */
+function demandFlagsOf(unit: Flags['unit'], flags: Flags): void {
+  const { records, batchSize, samplingRate, epochs, steps, sites } = flags;
+  const others = unit === 'record' ? [sites] : [records, batchSize, samplingRate, epochs, steps];
+  if (others.every((value) => value === undefined)) return;
+  throw unit === 'record'
+    ? mistaken(
+        '--sites',
+        'How many sites there are says nothing about records',
+        'Leave it out, or give --unit site.',
+      )
+    : mistaken(
+        '--records, --batch-size, --sampling-rate, --epochs, --steps',
+        'These are about records, and the unit is the site',
+        'Give --rounds, and --sites to learn the noise in the mean; or --unit record.',
+      );
 }
 
 async function costsOf(
-  { delta, records, batchSize }: Flags,
+  { unit, delta, records, batchSize }: Flags,
   trained: { readonly samplingRate: number; readonly steps: number; readonly noiseMultiplier: number },
 ): Promise<Costs> {
   const { epsilonOf, rdpEpsilon, rdpOf } = await import('@tributary/privacy');
@@ -164,6 +206,14 @@ async function costsOf(
     epsilon: { pld: epsilonOf(poisson, delta, 'pld'), rdp: rdp.epsilon },
     rdpOrderAtEnd: rdp.orderAtEnd ? rdp.order : undefined,
     fixedSizeEpsilon: fixedSize && epsilonOf(fixedSize, delta, 'rdp'),
+    replacedEpsilon:
+      unit === 'site'
+        ? epsilonOf(
+            [{ kind: 'poisson-gaussian', ...trained, noiseMultiplier: noiseMultiplier / 2 }],
+            delta,
+            'pld',
+          )
+        : undefined,
   };
 }
 
@@ -221,18 +271,48 @@ async function show(context: CliContext, flags: Flags, plan: Plan): Promise<void
   const fact = (name: string, value: string, why: string) =>
     print(context, `  ${name.padEnd(18)}${bold(value.padEnd(10))}${dim(why)}`);
   print(context);
-  fact('noise multiplier', String(noiseMultiplier), 'stdDev of the noise on a batch’s sum / clipping norm');
-  fact('steps', formatCount(steps), 'batches in all');
-  fact(
-    'sampling rate',
-    samplingRate.toPrecision(4),
-    'Poisson: each record is in each batch by a draw of its own',
-  );
-  fact('delta', String(delta), 'of one record added or removed');
+  if (plan.unit === 'record') {
+    fact('noise multiplier', String(noiseMultiplier), 'stdDev of the noise on a batch’s sum / clipping norm');
+    fact('steps', formatCount(steps), 'batches in all');
+    fact(
+      'sampling rate',
+      samplingRate.toPrecision(4),
+      'Poisson: each record is in each batch by a draw of its own',
+    );
+    fact('delta', String(delta), 'of one record added or removed');
+  } else {
+    fact(
+      'noise multiplier',
+      String(noiseMultiplier),
+      'stdDev of the noise on a sum, or an update / clipping norm',
+    );
+    fact('rounds', formatCount(steps), 'all that are asked take part: nothing is saved by sampling');
+    fact('delta', String(delta), 'of one site’s update added or removed');
+    const { noiseInMean } = plan;
+    if (noiseInMean !== undefined) {
+      const { coordinator, site } = noiseInMean;
+      const number = (value: number) => String(Number(value.toPrecision(4)));
+      fact(
+        'noise in the mean',
+        number(coordinator),
+        'of each number / clipping norm, with noise: coordinator',
+      );
+      fact('', number(site), 'with noise: site');
+    }
+  }
   const table = createTable([
     { title: 'accountant', width: 24, align: 'left' },
     { title: 'epsilon', width: 9 },
-    ...(found === undefined ? [] : [{ title: found.what === 'noise' ? 'noise needed' : 'steps allowed' }]),
+    ...(found === undefined
+      ? []
+      : [
+          {
+            title:
+              found.what === 'noise'
+                ? 'noise needed'
+                : `${plan.unit === 'site' ? 'rounds' : 'steps'} allowed`,
+          },
+        ]),
   ]);
   print(context, `\n${dim(table.header)}`);
   const names = { pld: 'loss distribution (pld)', rdp: 'Rényi (rdp)' };
@@ -250,6 +330,13 @@ async function show(context: CliContext, flags: Flags, plan: Plan): Promise<void
       ),
     );
   }
+  if (plan.replacedEpsilon !== undefined)
+    print(
+      context,
+      dim(
+        `\n  With all images of a site replaced by others: epsilon ${formatEpsilon(plan.replacedEpsilon)} (pld). Its update\n  moves by two clipping norms then.`,
+      ),
+    );
   if (plan.rdpOrderAtEnd !== undefined)
     print(
       context,

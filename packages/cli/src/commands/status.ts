@@ -55,7 +55,7 @@ async function askStatus(run: Run): Promise<RunStatus | undefined> {
 
 /** What the log says of a run that no coordinator holds open. */
 async function statusFromDisk({ federation, state }: Run): Promise<RunStatus> {
-  const { memberViews } = await import('@tributary/coordinator');
+  const { memberViews, privacyStatus } = await import('@tributary/coordinator');
   const last = state.commits.at(-1);
   return {
     runId: state.runId,
@@ -78,6 +78,7 @@ async function statusFromDisk({ federation, state }: Run): Promise<RunStatus> {
     waitingFor: undefined,
     metrics: last?.centralMetrics ?? last?.siteMetrics ?? {},
     bestRound: state.commits.findLast((commit) => commit.best)?.round ?? 0,
+    ...privacyStatus({ federation, state }),
   };
 }
 
@@ -97,6 +98,10 @@ function printStatus(context: CliContext, run: Run, status: RunStatus, running: 
   if (status.waitingFor !== undefined) print(context, `  next        ${status.waitingFor}`);
   const metrics = Object.entries(status.metrics).map(([name, value]) => `${name} ${formatMetric(value)}`);
   if (metrics.length > 0) print(context, `  measured    ${metrics.join(', ')}`);
+  if (status.privacy !== undefined) {
+    const { epsilon, delta } = status.privacy.budget;
+    print(context, `  privacy     each site spends an epsilon of ${epsilon} at most, at delta ${delta}`);
+  }
   if (status.bestRound > 0) print(context, `  best        round ${status.bestRound}`);
   if (!running && status.state !== 'finished') {
     const ended = run.state.finished;
@@ -113,6 +118,7 @@ function printStatus(context: CliContext, run: Run, status: RunStatus, running: 
       { title: 'state', width: 12, align: 'left' },
       { title: 'train', width: 8 },
       { title: 'test', width: 8 },
+      ...(status.privacy === undefined ? [] : [{ title: 'epsilon', width: 8 }]),
     ]);
     print(context, `\n${dim(table.header)}`);
     for (const client of status.clients) {
@@ -127,6 +133,9 @@ function printStatus(context: CliContext, run: Run, status: RunStatus, running: 
           client.connected ? `${client.state}${share}` : 'away',
           count(client.trainExamples),
           count(client.testExamples),
+          ...(status.privacy === undefined
+            ? []
+            : [(status.privacy.epsilonSpent[client.name] ?? 0).toFixed(2)]),
         ]),
       );
     }

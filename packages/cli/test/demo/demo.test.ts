@@ -12,7 +12,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fingerprintOf } from '@tributary/shared-protocol';
+import { fingerprintOf, type RunStatus } from '@tributary/shared-protocol';
 import { createNatsTransport } from '@tributary/shared-protocol/nats';
 import { natsServerMissing } from '@tributary/testkit/nats-server';
 import { afterAll, describe, expect, test } from 'vitest';
@@ -140,9 +140,12 @@ describe('demo', () => {
     const reported = await run(dir, 'privacy', 'report', result.runDir, '--json');
     const report = JSON.parse(reported.out) as PrivacyReport;
     expect(report).toMatchObject({ logHolds: true, rounds: commits.length });
-    const spent = report.sites.map(({ epsilon }) => Math.min(epsilon!.pld, epsilon!.rdp));
+    const spent = report.sites.map(({ epsilon }) => Math.min(epsilon!.pld ?? Number.NaN, epsilon!.rdp));
     expect(Math.max(...spent)).toBe(result.epsilonSpent);
     expect((await run(dir, 'privacy', 'report', result.runDir)).out).toContain('noise multiplier 1.4');
+    const shown = JSON.parse((await run(dir, 'status', result.runDir, '--json')).out) as RunStatus;
+    expect(shown.privacy).toMatchObject({ budget: { epsilon: 3.5, delta: 1e-5 } });
+    expect(Math.max(...Object.values(shown.privacy!.epsilonSpent))).toBe(result.epsilonSpent);
     // Of the images' losses and classes nothing was told.
     const accepted = events.filter(({ type }) => type === 'update-accepted');
     expect(accepted.map(({ metrics }) => metrics)).toEqual(accepted.map(() => ({})));

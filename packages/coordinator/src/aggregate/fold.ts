@@ -7,6 +7,7 @@ import type { TensorShape } from '../config/resolve.ts';
 import { CoordinatorError } from '../errors.ts';
 import type { MeanUpdate, StreamingStrategy, UpdateFacts } from '../strategy.ts';
 import {
+  addNoise,
   addTerms,
   clearSum,
   createReproducibleSum,
@@ -25,10 +26,21 @@ export interface Fold {
    * @throws CoordinatorError FED_UPDATE_COUNT
    */
   begin(facts: UpdateFacts, bytes: number): IncomingUpdate;
-  /** The mean of all updates that count; valid until the next `begin` or `clear`, and only while none is half-way in. */
-  mean(): MeanUpdate;
-  /** Forgets all updates, keeps the memory. */
-  clear(): void;
+  /** L2 norm that each of them came with, by site; there where updates are clipped. */
+  readonly norms: ReadonlyMap<string, number>;
+  /**
+   * The sum of all updates that count over the sum of their weights, or over `divisor`; valid until the next `begin` or
+   * `clear`, and only while none is half-way in.
+   */
+  mean(divisor?: number): MeanUpdate;
+  /** Has noise added to the sums, which are handed over as one array; from then on there are only `mean` and `clear`. */
+  addNoise(noise: { addTo(values: Float64Array): void }): void;
+  /**
+   * Forgets all updates, keeps the memory. Those to come are clipped to `clippingNorm`.
+   *
+   * @default the strategy's
+   */
+  clear(clippingNorm?: number): void;
 }
 
 /** One update on its way into the sums. It ends with `finish` or with `undo`. */
@@ -53,8 +65,9 @@ export interface IncomingUpdate {
 /** 16 bytes a trained parameter, from the first update on. */
 export function createFold(manifest: readonly TensorShape[], strategy: StreamingStrategy): Fold {
   const length = manifest.reduce((n, t) => n + t.shape.reduce((a, b) => a * b, 1), 0);
-  const { updateClippingNorm: clippingNorm } = strategy;
   const weights = new Map<string, number>();
+  const norms = new Map<string, number>();
+  let clippingNorm = strategy.updateClippingNorm;
   let sum: ReproducibleSum | undefined;
   let halfway = 0;
 
@@ -65,6 +78,7 @@ export function createFold(manifest: readonly TensorShape[], strategy: Streaming
     sum ??= createReproducibleSum(length);
     const sums = sum;
     const weight = strategy.weigh(facts);
+    const longest = clippingNorm;
     /** Parameters that are in the sums, and what each was multiplied by. */
     let folded = 0;
     let factor = weight;
@@ -83,7 +97,7 @@ export function createFold(manifest: readonly TensorShape[], strategy: Streaming
         throw badValue(values.find((v) => !Number.isFinite(v)) ?? Number.NaN, tensor);
     };
     // The norm is known only when all is here; it is summed in the order of the file, so it is the same on every run.
-    const reader = createUpdateReader(manifest, bytes, clippingNorm === undefined ? add : measure);
+    const reader = createUpdateReader(manifest, bytes, longest === undefined ? add : measure);
     const end = (): void => {
       if (open) halfway--;
       open = false;
@@ -95,9 +109,10 @@ export function createFold(manifest: readonly TensorShape[], strategy: Streaming
         if (!reader.complete) {
           throw new CoordinatorError('FED_UPDATE_MANIFEST', 'the update ends before its last tensor does');
         }
-        if (clippingNorm !== undefined) {
+        if (longest !== undefined) {
           const norm = Math.sqrt(squares);
-          factor = norm > clippingNorm ? weight * (clippingNorm / norm) : weight;
+          norms.set(facts.name, norm);
+          factor = norm > longest ? weight * (longest / norm) : weight;
           const again = createUpdateReader(manifest, bytes, add);
           await readSpooled(path, (piece) => {
             again.write(piece);
@@ -109,6 +124,7 @@ export function createFold(manifest: readonly TensorShape[], strategy: Streaming
       },
       async undo(path) {
         weights.delete(facts.name);
+        norms.delete(facts.name);
         let left = folded;
         folded = 0;
         const again = createUpdateReader(manifest, bytes, (values, at) => {
@@ -138,12 +154,14 @@ export function createFold(manifest: readonly TensorShape[], strategy: Streaming
     get count() {
       return weights.size;
     },
+    norms,
     begin,
-    mean() {
+    mean(divisor) {
       // In the order of the names: weights need not be whole numbers.
-      const totalWeight = [...weights]
+      const ownWeight = [...weights]
         .sort(([a], [b]) => (a < b ? -1 : 1))
         .reduce((n, [, weight]) => n + weight, 0);
+      const totalWeight = divisor ?? ownWeight;
       return {
         updates: weights.size,
         totalWeight,
@@ -153,8 +171,14 @@ export function createFold(manifest: readonly TensorShape[], strategy: Streaming
         },
       };
     },
-    clear() {
+    addNoise(noise) {
+      sum ??= createReproducibleSum(length);
+      addNoise(sum, noise);
+    },
+    clear(norm = strategy.updateClippingNorm) {
+      clippingNorm = norm;
       weights.clear();
+      norms.clear();
       if (sum) clearSum(sum);
     },
   };

@@ -60,6 +60,14 @@ export function readMeans(sum: ReproducibleSum, offset: number, divisor: number,
   for (let i = 0; i < out.length; i++) out[i] = (coarse[offset + i]! + fine[offset + i]!) / divisor;
 }
 
+/** Has `noise` added to the sums, which are one float64 each from then on: they take no more terms. */
+export function addNoise(sum: ReproducibleSum, noise: { addTo(values: Float64Array): void }): void {
+  const { coarse, fine } = sum;
+  for (let i = 0; i < coarse.length; i++) coarse[i]! += fine[i]!;
+  fine.fill(0);
+  noise.addTo(coarse);
+}
+
 export function clearSum(sum: ReproducibleSum): void {
   sum.coarse.fill(0);
   sum.fine.fill(0);

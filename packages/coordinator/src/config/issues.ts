@@ -67,7 +67,7 @@ function describe(
           message:
             value === undefined
               ? `is missing; expected ${article(issue.expected)}`
-              : `expected ${article(issue.expected)}`,
+              : (custom(issue.message) ?? `expected ${article(issue.expected)}`),
         },
       ];
     case 'too_small':
@@ -146,9 +146,9 @@ function article(type: string): string {
   return `${/^[aeiou]/.test(name) ? 'an' : 'a'} ${name}`;
 }
 
-/** zod's own texts start with "Too"; anything else was written in the schema. */
+/** zod's own texts start with "Too" or "Invalid"; anything else was written in the schema. */
 function custom(message: string): string | undefined {
-  return message.startsWith('Too') ? undefined : message;
+  return /^(Too|Invalid) /.test(message) ? undefined : message;
 }
 
 // --- a walk through a schema's definition, for the keys that would be right ---
@@ -188,7 +188,14 @@ function pick(schema: Definition, value: unknown): Definition {
   const { options, discriminator } = schema._zod.def;
   if (!options || discriminator === undefined) return schema;
   const name = valueAt(value, [discriminator]);
-  return options.find((o) => o._zod.def.shape?.[discriminator]?._zod.def.values?.includes(name)) ?? schema;
+  const named = options.find((option) => namesOf(option, discriminator).includes(name));
+  return named === undefined ? schema : pick(named, value);
+}
+
+/** What the discriminator may be for this option, which may be a union itself. */
+function namesOf({ _zod: { def } }: Definition, discriminator: string): readonly unknown[] {
+  const { shape, options = [] } = def;
+  return shape?.[discriminator]?._zod.def.values ?? options.flatMap((one) => namesOf(one, discriminator));
 }
 
 function keysAt(schema: Definition, path: readonly PropertyKey[], input: unknown): string[] {
@@ -202,5 +209,5 @@ function unionNames(
   discriminator: string,
 ): string[] {
   const options = schemaAt(schema, path, input)?._zod.def.options ?? [];
-  return options.flatMap((o) => o._zod.def.shape?.[discriminator]?._zod.def.values?.map(String) ?? []);
+  return [...new Set(options.flatMap((option) => namesOf(option, discriminator).map(String)))];
 }

@@ -13,7 +13,7 @@ import {
 import { ConfigError } from '../errors.ts';
 import { describeIssues } from './issues.ts';
 import { checkConfig } from './load.ts';
-import { unsoundModel } from './privacy-rules.ts';
+import { unsoundModel, unsoundNoise } from './privacy-rules.ts';
 import type { FederationConfig, FederationSettings } from './schema.ts';
 
 /** A model as numbers and text: what the coordinator needs of it, without TensorFlow.js. */
@@ -34,11 +34,15 @@ export interface TensorShape {
 
 /** Plain JSON. `digest` covers all but `server`, `invites` and `runDir`, which may change between starts. */
 export interface ResolvedFederation
-  extends Omit<FederationSettings, 'model' | 'input' | 'training' | 'augmentation' | 'evaluation'> {
+  extends Omit<
+    FederationSettings,
+    'model' | 'input' | 'training' | 'augmentation' | 'evaluation' | 'strategy'
+  > {
   readonly model: string;
   readonly input: InputPlan;
   readonly augmentation: AugmentationPlan;
   readonly training: TrainingPlan;
+  readonly strategy: FederationSettings['strategy'] & { readonly weighting: 'examples' | 'uniform' };
   readonly evaluation: Omit<FederationSettings['evaluation'], 'sites'> & { readonly sites: boolean };
   readonly topology: string;
   readonly frozenWeights: readonly string[];
@@ -116,12 +120,27 @@ export function resolveFederation(
   }
   const unsound = unsoundModel(settings.privacy, artifact.topology);
   if (unsound !== undefined) issues.push({ path: 'model', value: artifact.name, message: unsound });
+  const exchanged = artifact.weights.filter(({ name }) => !frozen.has(name));
+  const dimension = exchanged.reduce((n, { data }) => n + data.length, 0);
+  const noise = unsoundNoise(settings.privacy, dimension);
+  if (noise !== undefined)
+    issues.push({
+      path: 'privacy.differentialPrivacy.noiseMultiplier',
+      value: String(settings.privacy?.differentialPrivacy?.noiseMultiplier),
+      message: noise,
+    });
   if (issues.length > 0) throw new ConfigError(file, issues);
 
   const { server, invites, runDir, model: _model, ...rest } = settings;
   const described = {
     ...rest,
     model: artifact.name,
+    strategy: {
+      ...settings.strategy,
+      weighting:
+        settings.strategy.weighting ??
+        (settings.privacy?.differentialPrivacy?.unit === 'site' ? 'uniform' : 'examples'),
+    },
     evaluation: {
       ...settings.evaluation,
       sites: settings.evaluation.sites ?? settings.privacy === undefined,

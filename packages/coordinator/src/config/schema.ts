@@ -25,8 +25,8 @@ const share = z.number().gt(0).max(1);
 
 /** Of every strategy of the mean. */
 const meanOptions = {
-  /** What an update weighs in the mean: its number of examples, or 1. */
-  weighting: z.enum(['examples', 'uniform']).default('examples'),
+  /** What an update weighs in the mean: its number of examples, or 1. @default 'examples'; 'uniform' where sites are private */
+  weighting: z.enum(['examples', 'uniform']).optional(),
   /** L2 norm over all parameters together to which a larger update is scaled down; absent: no clipping. */
   updateClippingNorm: z.number().positive().optional(),
 };

@@ -78,8 +78,8 @@ export function admit(
 }
 
 /** Whether that is the key of this member, or was. */
-export function hadKey({ key, formerKeys }: MemberRecord, asked: string): boolean {
-  return key === asked || formerKeys.includes(asked);
+export function hadKey({ key, keyChanges }: MemberRecord, asked: string): boolean {
+  return key === asked || keyChanges.some(({ former }) => former === asked);
 }
 
 /** Version and clock, asked of sites and of admins alike. */

@@ -36,6 +36,8 @@ export function createChronicle(records: readonly LogRecord[]): Chronicle {
     const told = { seq: record.seq, line: JSON.stringify(record) };
     switch (record.type) {
       case 'run-started':
+      case 'noised':
+      case 'survivors':
       case 'committed':
       case 'finished':
         common.push(told);

@@ -13,6 +13,8 @@ export interface TrainRoundPlan {
   readonly cohort: readonly string[];
   readonly model: BlobRef;
   readonly learningRate: number;
+  /** What the sites are told to clip to; undefined where their configuration says it, or nothing is clipped. */
+  readonly clippingNorm?: number | undefined;
   /** How many were asked before any was expelled. @default cohort.length */
   readonly asked?: number;
 }
@@ -210,6 +212,8 @@ export function createGathering(context: RunContext, plan: TrainRoundPlan, gathe
           deadlineMs: Math.max(0, deadlineAt - now()),
           // A site of version 1.0 takes a field that it does not know for an error.
           ...(member.minor < 1 ? {} : { cohortSize: cohort.length, minUpdates }),
+          // Who speaks less than 2.2 has refused a federation that needs it.
+          ...(plan.clippingNorm === undefined ? {} : { clippingNorm: plan.clippingNorm }),
         },
         'ok',
       );

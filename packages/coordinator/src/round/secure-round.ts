@@ -32,6 +32,7 @@ import {
   ProtocolError,
   RemoteError,
   type SecureAggregationPlan,
+  sharedNoiseOf,
   textToBytes,
 } from '@tributary/shared-protocol';
 import { CoordinatorError } from '../errors.ts';
@@ -129,7 +130,11 @@ export function createSecureRound(
     const keys = new Map(names.map((name) => [name, state.members.get(name)?.key ?? '']));
     const secagg = new SecaggCoordinator({
       settings: settingsOfRound(
-        { ...secure, weighting: federation.strategy.weighting },
+        {
+          ...secure,
+          weighting: federation.strategy.weighting,
+          shares: sharedNoiseOf(federation.privacy),
+        },
         {
           run: state.runId,
           round,
@@ -144,7 +149,11 @@ export function createSecureRound(
     });
     current.packedBytes = secagg.plan.packedBytes;
     current.spare = names.length - secagg.plan.threshold;
-    const named = names.map((name) => ({ name, publicKey: keys.get(name)! }));
+    const named = names.map((name) => {
+      const { keyChanges = [] } = state.members.get(name) ?? {};
+      const changes = keyChanges.length > 0 ? { changes: [...keyChanges] } : {};
+      return { name, publicKey: keys.get(name)!, ...changes };
+    });
 
     const advertise = { type: 'advertise', attempt: id, round, base: model.digest, cohort: named } as const;
     await stage(names, signal, async (site) => {

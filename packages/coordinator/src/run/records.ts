@@ -1,6 +1,6 @@
 /** What log.jsonl records, and the state of a run that follows from reading it from the start. */
 
-import type { RunEvent, RunStatus } from '@tributary/shared-protocol';
+import type { KeyChange, RunEvent, RunStatus } from '@tributary/shared-protocol';
 import type { KeptProof } from '../members/proof-check.ts';
 
 type Metrics = Readonly<Record<string, number>>;
@@ -116,6 +116,20 @@ export type LogEntry =
       readonly code: string;
       readonly reason: string;
     }
+  /**
+   * Noise is about to be drawn for the sum of a round's updates, where the privacy of sites has it at the coordinator. It
+   * counts from here on, for each of these sites, whether the round is committed or made once more with other noise.
+   */
+  | {
+      readonly type: 'noised';
+      readonly round: number;
+      /** Names, sorted: whose updates are in the sum. */
+      readonly sites: readonly string[];
+      /** To which they were clipped, and that the noise is for. */
+      readonly clippingNorm: number;
+      /** What the noised sum is divided by: the sites that were asked. */
+      readonly expectedCohort: number;
+    }
   | {
       readonly type: 'committed';
       readonly round: number;
@@ -140,6 +154,8 @@ export type LogEntry =
       readonly seconds: number;
       /** Epsilon that each site of the run has spent so far, at the budget's delta; there when the run is private. */
       readonly epsilonSpent?: Readonly<Record<string, number>>;
+      /** What the next round's updates are clipped to; there when that norm adapts. */
+      readonly nextClippingNorm?: number;
     }
   | {
       readonly type: 'finished';
@@ -157,8 +173,8 @@ export interface MemberRecord {
   readonly name: string;
   /** Base64url of its public key; undefined when it joined under protocol 1, and so can't come back. */
   readonly key: string | undefined;
-  /** Those that it had before. */
-  readonly formerKeys: readonly string[];
+  /** How it came to that, oldest first. */
+  readonly keyChanges: readonly KeyChange[];
   /** Hash of the invite that it came with. */
   readonly invite: string;
   /** Unix millis; undefined when the record's time is not known. */
@@ -189,6 +205,8 @@ export interface RunState {
   readonly commits: CommittedRound[];
   /** By site: examples behind each update that left it, by round and digest, accepted or not. */
   readonly released: Map<string, Map<string, number>>;
+  /** By site and round: how often noise was drawn for a sum that has its update. */
+  readonly noised: Map<string, Map<number, number>>;
   /** The round that had started but was not committed. */
   open:
     | {
@@ -218,6 +236,7 @@ export function replay(entries: Iterable<Logged>): RunState {
     invites: new Map(),
     commits: [],
     released: new Map(),
+    noised: new Map(),
     open: undefined,
     certificate: undefined,
     finished: undefined,
@@ -251,7 +270,7 @@ export function apply(state: RunState, entry: Logged): void {
         key: entry.key,
         invite: entry.invite,
         joinedAt: entry.at,
-        formerKeys: [],
+        keyChanges: [],
         revoked: undefined,
       });
       const invite = state.invites.get(entry.invite);
@@ -267,7 +286,7 @@ export function apply(state: RunState, entry: Logged): void {
         state.members.set(entry.name, {
           ...member,
           key: entry.key,
-          formerKeys: [...member.formerKeys, entry.former],
+          keyChanges: [...member.keyChanges, { former: entry.former, key: entry.key, ...entry.proof }],
         });
       break;
     }
@@ -297,6 +316,9 @@ export function apply(state: RunState, entry: Logged): void {
     case 'update-accepted':
       noteReleased(state, entry);
       if (state.open?.round === entry.round) state.open.accepted.set(entry.name, entry);
+      break;
+    case 'noised':
+      noteNoised(state, entry);
       break;
     case 'committed':
       state.commits.push(entry);
@@ -339,6 +361,14 @@ function noteReleased(
   const own = released.get(name) ?? new Map<string, number>();
   own.set(`${round} ${digest}`, numExamples);
   released.set(name, own);
+}
+
+function noteNoised({ noised }: RunState, { round, sites }: Extract<LogEntry, { type: 'noised' }>): void {
+  for (const name of sites) {
+    const own = noised.get(name) ?? new Map<number, number>();
+    own.set(round, (own.get(round) ?? 0) + 1);
+    noised.set(name, own);
+  }
 }
 
 function expel(state: RunState, { name, reason, at }: Extract<Logged, { type: 'revoked' }>): void {

@@ -93,7 +93,11 @@ export function createLeadership(options: LeadershipOptions): Leadership {
       }
       await queue.settled();
     },
-    keepCheckpoint: (round, model) => checkpoints.keep(folder(), { round, model }, signal),
+    async keepCheckpoint(round, model) {
+      // Not before the lines that account for it: whoever takes over must know of the noise in a model that is there.
+      await queue.settled();
+      await checkpoints.keep(folder(), { round, model }, signal);
+    },
     append,
     settled: queue.settled,
     get busy() {

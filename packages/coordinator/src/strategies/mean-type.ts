@@ -9,7 +9,7 @@ export interface MeanOptions {
   readonly cohortSize: CohortSize;
   readonly training: TrainingRates;
   /** @default 'examples' */
-  readonly weighting?: 'examples' | 'uniform';
+  readonly weighting?: 'examples' | 'uniform' | undefined;
   /** L2, over all trained parameters together, in parameter units; above 0. A zero update stays zero. */
   readonly updateClippingNorm?: number | undefined;
 }

@@ -3,7 +3,7 @@
  * update accepted before it is committed, every site let in by an invite that was good. A coordinator that signs
  * nonsense is found here, not by the chain.
  */
-import { isProven, isSignedBy, rekeyStatement } from '@tributary/shared-protocol';
+import { isProven, isProvenKeyChange } from '@tributary/shared-protocol';
 import type { LogRecord } from '../run/log.ts';
 
 /** A statement of the log that contradicts what it said before. */
@@ -34,6 +34,8 @@ interface Story {
         /** One of its sites was expelled since: it may be started once more. */
         lost: boolean;
         readonly accepted: Map<string, RecordOf<'update-accepted'>>;
+        /** The sum that noise was drawn for last; a round is made of no other. */
+        noised?: RecordOf<'noised'>;
         /** Those whose sum was to be unmasked. */
         survivors?: readonly string[];
       }
@@ -105,6 +107,9 @@ function* follow(story: Story, record: LogRecord): Generator<Said> {
     case 'survivors':
       yield* survive(story, record);
       break;
+    case 'noised':
+      yield* noise(story, record);
+      break;
     case 'committed':
       yield* commit(story, record);
       break;
@@ -158,11 +163,7 @@ function* rekey(story: Story, record: RecordOf<'rekeyed'>): Generator<Said> {
   }
   if (story.keys.has(key))
     yield [`${what}, which "${story.keys.get(key)}" has or had`, 'two sites have one key'];
-  const { session, confirmation, ...signed } = proof;
-  const scope = { runId: story.runId, session };
-  const message = { type: 'rekey', publicKey: key, confirmation, signed } as const;
-  const confirmed = isSignedBy(key, rekeyStatement(scope, { name, former, next: key }), confirmation);
-  if (!confirmed || !isProven(message, scope, former))
+  if (!isProvenKeyChange({ former, key, ...proof }, { runId: story.runId, name }))
     yield [`${what} without the signatures of both`, 'nothing proves that the site wanted it'];
   story.keys.set(key, name);
   story.members.set(name, { ...member, key });
@@ -264,6 +265,24 @@ export function isSignedOffer(runId: string, record: RecordOf<'update-accepted'>
   return isProven(message, { runId, session }, key);
 }
 
+function* noise(story: Story, record: RecordOf<'noised'>): Generator<Said> {
+  const { round, sites, expectedCohort } = record;
+  const what = `draws noise for round ${round}`;
+  if (story.open?.start.round !== round) {
+    yield [`${what}, which is not open`, 'nothing says what it was added to'];
+    return;
+  }
+  const { accepted, start } = story.open;
+  for (const name of sites.filter((site) => !accepted.has(site)))
+    yield [`${what} with an update of "${name}" that was not accepted before`, 'its privacy is miscounted'];
+  if (expectedCohort !== start.cohort.length)
+    yield [
+      `${what} over ${expectedCohort} sites, and ${start.cohort.length} were asked`,
+      'the noise in the mean is not what it should be',
+    ];
+  story.open.noised = record;
+}
+
 function* commit(story: Story, record: RecordOf<'committed'>): Generator<Said> {
   const { round } = record;
   if (round !== story.committed + 1)
@@ -295,6 +314,12 @@ function* commit(story: Story, record: RecordOf<'committed'>): Generator<Said> {
         'a site has more or less weight than it said',
       ];
   }
+  const noised = story.open?.noised?.sites;
+  if (noised !== undefined && noised.join() !== [...names].sort().join())
+    yield [
+      `commits updates of ${[...names].sort().join(', ')}, and the noise was drawn for ${noised.join(', ')}`,
+      'a site’s update is in the model without noise, or its privacy is miscounted',
+    ];
   const masked = record.updates.some((update) => update.numExamples === undefined);
   const sum = record.updates.reduce((n, update) => n + (update.numExamples ?? 0), 0);
   if (!masked && sum !== record.numExamples)

@@ -133,6 +133,7 @@ function* tale(records: readonly LogRecord[], { name, publicKey }: CopyOptions):
   let committed: { round: number; model: string } | undefined;
   let revoked = false;
   let accepted: Extract<LogRecord, { type: 'update-accepted' }> | undefined;
+  let survivors: Extract<LogRecord, { type: 'survivors' }> | undefined;
   const config = records[0]?.config;
   for (const [index, record] of records.entries()) {
     const say = (what: string, meaning: string): Said => ({ line: index + 1, what, meaning });
@@ -177,7 +178,25 @@ function* tale(records: readonly LogRecord[], { name, publicKey }: CopyOptions):
           );
         accepted = record;
         break;
+      case 'survivors': {
+        const before = survivors?.round === record.round ? survivors : undefined;
+        if (before && before.names.join() !== record.names.join())
+          yield say(
+            `has the sum of ${record.names.join(', ')} unmasked in round ${record.round}, and of ${before.names.join(', ')} before`,
+            'the difference of two sums of the same updates tells of the sites in one of them only',
+          );
+        survivors = record;
+        break;
+      }
       case 'committed': {
+        if (
+          survivors?.round === record.round &&
+          survivors.names.join() !== record.updates.map((u) => u.name).join()
+        )
+          yield say(
+            `commits a sum of other sites than were to unmask it (${survivors.names.join(', ')})`,
+            'the model is not what its sites have signed',
+          );
         const due = (committed?.round ?? 0) + 1;
         if (record.round !== due)
           yield say(

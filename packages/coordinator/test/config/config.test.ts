@@ -22,7 +22,7 @@ describe('the configuration', () => {
       seed: 1,
       rounds: 10,
       cohort: { size: 'all', quorum: 2, target: 1 },
-      strategy: { name: 'fed-avg', weighting: 'examples' },
+      strategy: { name: 'fed-avg' },
       server: { port: 7700, tls: true },
       invites: { uses: 1 },
     });

@@ -1,11 +1,15 @@
-/** A whole federation in one process, to be killed: a coordinator and three scripted sites over the memory transport. */
+/**
+ * A whole federation in one process, to be killed: a coordinator and three scripted sites over the memory transport. Its
+ * arguments are the run directory and, as JSON, what the configuration says besides.
+ */
 import { createMemoryTransport } from '@tributary/shared-protocol/memory';
 import { startScriptedWorker } from '@tributary/testkit';
-import { createCoordinator, resolveFederation } from '../../src/index.ts';
+import { createCoordinator, type FederationConfig, resolveFederation } from '../../src/index.ts';
 import { adds, artifact, baseConfig } from '../scripts.ts';
 
 const transport = createMemoryTransport();
-const config = { ...baseConfig, rounds: 3, cohort: { quorum: 3 } };
+const more = JSON.parse(process.argv[3] ?? '{}') as Partial<FederationConfig>;
+const config = { ...baseConfig, rounds: 3, cohort: { quorum: 3 }, ...more };
 const coordinator = await createCoordinator({
   federation: resolveFederation(config, artifact),
   artifact,

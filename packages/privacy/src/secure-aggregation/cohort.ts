@@ -38,25 +38,28 @@ export function seedCommitment(plan: SecaggPlan, site: string, seed: Uint8Array)
   return fieldDigest('seed', plan.run, plan.round, site, seed);
 }
 
-/**
- * Throws PrivacyError unless `message` is one of the cohort's and is signed with the key that `roster` knows it by, for
- * this try of this run's round: FED_PRIVACY_SECAGG_MESSAGE, FED_PRIVACY_SECAGG_SIGNATURE.
- */
-export function checkKeysMessage(plan: SecaggPlan, roster: Roster, message: KeysMessage): void {
+/** Throws PrivacyError FED_PRIVACY_SECAGG_MESSAGE unless `message` is one of the cohort's and has all its fields. */
+export function checkKeysMessage(plan: SecaggPlan, message: KeysMessage): void {
   const { site } = message;
   if (typeof site !== 'string' || !plan.cohort.includes(site)) throw faulty(site, 'it is not in the cohort');
   checkBytes(message.channelKey, KEY_BYTES, 'its channel key', site);
   checkBytes(message.maskKey, KEY_BYTES, 'its mask key', site);
   checkBytes(message.seedCommitment, KEY_BYTES, 'its commitment', site);
   checkBytes(message.signature, SIGNATURE_BYTES, 'its signature', site);
+}
+
+/**
+ * Throws PrivacyError FED_PRIVACY_SECAGG_SIGNATURE unless `message`, whose fields have been checked, is signed with the key
+ * that `roster` knows its site by, for this try of this run's round.
+ */
+export function checkKeysSignature(plan: SecaggPlan, roster: Roster, message: KeysMessage): void {
+  const { site } = message;
   const pinned = roster.get(site);
   if (pinned === undefined)
     throw new PrivacyError(
       'FED_PRIVACY_SECAGG_SIGNATURE',
       `site '${site}' is not in the roster that is pinned here`,
-      {
-        site,
-      },
+      { site },
     );
   if (!isSigned(pinned, keysStatement(plan, message), message.signature))
     throw new PrivacyError(
@@ -119,23 +122,31 @@ export function agreeOnCohort(plan: SecaggPlan, roster: Roster, messages: readon
   };
 }
 
+/** The key of an envelope, and what it is bound to. */
+export interface EnvelopeKey {
+  readonly key: Uint8Array;
+  readonly associated: Uint8Array;
+}
+
 /**
- * The key of an envelope and what it is bound to, for the one of `from` and `to` that has this channel key; each
- * direction has a key of its own. Undefined for a useless public key.
+ * The keys of the envelopes between `site`, which has this channel key, and `peer`: each direction has its own. Undefined
+ * for a useless public key.
  */
-export function envelopeContext(
+export function envelopeKeys(
   cohort: Cohort,
-  me: { readonly site: string; readonly channelKey: KeyPair },
-  from: string,
-  to: string,
-): { key: Uint8Array; associated: Uint8Array } | undefined {
-  const peer = me.site === from ? to : from;
-  const shared = me.channelKey.agree(cohort.keys.get(peer)!.channelKey);
+  site: string,
+  channelKey: KeyPair,
+  peer: string,
+): { readonly sent: EnvelopeKey; readonly received: EnvelopeKey } | undefined {
+  const shared = channelKey.agree(cohort.keys.get(peer)!.channelKey);
   if (shared === undefined) return undefined;
-  const associated = fieldBytes('shares', cohort.digest, from, to);
-  const key = deriveKey(shared, associated);
+  const direction = (from: string, to: string) => {
+    const associated = fieldBytes('shares', cohort.digest, from, to);
+    return { key: deriveKey(shared, associated), associated };
+  };
+  const keys = { sent: direction(site, peer), received: direction(peer, site) };
   shared.fill(0);
-  return { key, associated };
+  return keys;
 }
 
 /** The mask by which `site` hides its update from everybody, from its seed. */

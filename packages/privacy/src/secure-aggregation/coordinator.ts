@@ -8,6 +8,7 @@ import {
   agreeOnCohort,
   type Cohort,
   checkKeysMessage,
+  checkKeysSignature,
   ownMask,
   type Roster,
   seedCommitment,
@@ -84,6 +85,8 @@ export class SecaggCoordinator {
   #cohort: Cohort | undefined;
   #sharers: ReadonlySet<string> = new Set();
   #survivors: readonly string[] = [];
+  /** What each of them has to sign. */
+  #statement: Uint8Array = new Uint8Array(0);
 
   constructor(options: SecaggCoordinatorOptions) {
     this.plan = planRound(options.settings);
@@ -92,7 +95,8 @@ export class SecaggCoordinator {
 
   receiveKeys(message: KeysMessage): void {
     this.#expect('keys');
-    checkKeysMessage(this.plan, this.#roster, message);
+    checkKeysMessage(this.plan, message);
+    checkKeysSignature(this.plan, this.#roster, message);
     refuseSecond(this.#keys.has(message.site), message.site);
     this.#keys.set(message.site, message);
   }
@@ -191,6 +195,8 @@ export class SecaggCoordinator {
         throw faulty(site, 'its masked update was begun and not finished: the sum is spoilt, the round over');
       this.#survivors = this.#enough([...this.#masked], 'sent a masked update');
       this.#checkHolders(this.#masked);
+      const sharers = [...this.#sharers];
+      this.#statement = survivorsStatement(this.plan, this.#agreed(), sharers, this.#survivors);
       return this.#survivors;
     });
   }
@@ -200,8 +206,7 @@ export class SecaggCoordinator {
     const { site, signature } = message;
     this.#checkMember(site, this.#masked, this.#signatures.has(site));
     checkBytes(signature, SIGNATURE_BYTES, 'its signature', site);
-    const statement = survivorsStatement(this.plan, this.#agreed(), [...this.#sharers], this.#survivors);
-    if (!isSigned(this.#roster.get(site)!, statement, signature))
+    if (!isSigned(this.#roster.get(site)!, this.#statement, signature))
       throw new PrivacyError(
         'FED_PRIVACY_SECAGG_SIGNATURE',
         `site '${site}' has not signed these survivors, sharers, keys and model`,

@@ -5,15 +5,16 @@
  * not found wrong after it.
  */
 import { PrivacyError } from '../errors.ts';
-import type { RandomWords } from '../random.ts';
+import { encodeWords, PIECE_WORDS, pieceRandom } from './kernel.ts';
 
 const MAX_BITS = 32;
 const MAX_STEPS = 2 ** 31 - 2;
-/** A word times this is in [0, 1). */
-const WORD_TO_UNIT = 2 ** -32;
+
+/** Fills `bytes` with uniform and independent bytes. */
+export type RandomFill = (bytes: Uint8Array) => void;
 
 export interface FixedPointSettings {
-  /** Values beyond ± this are clipped, and counted. In units of the update; > 0. */
+  /** Values beyond ± this, as the nearest float32, are clipped, and counted. In units of the update; > 0. */
   readonly clippingRange: number;
   /** Levels between −range and range, an even number from 2 to 2^31 − 2. `valueSteps(bits)` are those that fill so many bits. */
   readonly steps: number;
@@ -40,9 +41,14 @@ export function valueSteps(bits: number): number {
  * a number out of its range, and FED_PRIVACY_SECAGG_OVERFLOW when the sum needs more than 32 bits.
  */
 export function planFixedPoint(settings: FixedPointSettings, sites: number): FixedPoint {
-  const { clippingRange, steps, maxWeight, examplesPerWeight = 1 } = settings;
+  const { steps, maxWeight, examplesPerWeight = 1 } = settings;
+  // Values are float32, and no such value may be between the range and what it is rounded to.
+  const clippingRange = Math.fround(settings.clippingRange);
   if (!(clippingRange > 0 && Number.isFinite(clippingRange)))
-    throw new PrivacyError('FED_PRIVACY_PARAMETER', `clippingRange is ${clippingRange}: it must be above 0`);
+    throw new PrivacyError(
+      'FED_PRIVACY_PARAMETER',
+      `clippingRange is ${settings.clippingRange}: it must be above 0, and a float32`,
+    );
   if (!Number.isSafeInteger(steps) || steps < 2 || steps > MAX_STEPS || steps % 2 !== 0)
     throw new PrivacyError(
       'FED_PRIVACY_PARAMETER',
@@ -77,36 +83,22 @@ export function weightOf(numExamples: number, fixedPoint: FixedPoint): number {
 }
 
 /**
- * Writes weight · level of each of `values` into `words`, and returns how many values were clipped. Throws PrivacyError
- * FED_PRIVACY_SECAGG_UPDATE at a value that is not finite.
+ * Replaces the first `count` values of the kernel's piece by weight · level, drawing two random bytes for each, and returns
+ * how many of them were clipped. A value x levels above 0 becomes ⌊x⌋ or ⌈x⌉, with a mean that is at most 2^-16 of a level
+ * from x: 16 bits decide, so a chance is a multiple of 2^-16, the nearest one. A whole x, so that of 0, is never changed.
+ * Throws PrivacyError FED_PRIVACY_SECAGG_UPDATE for a value that is not finite.
  */
-export function encodeValues(
-  values: Float32Array,
-  words: Uint32Array,
+export function encodePiece(
+  count: number,
   weight: number,
   fixedPoint: FixedPoint,
-  random: RandomWords,
+  random: RandomFill,
 ): number {
   const { clippingRange, steps } = fixedPoint;
-  const scale = steps / (2 * clippingRange);
-  const middle = steps / 2;
-  // The same words, as V8 stores them fastest.
-  const out = new Int32Array(words.buffer, words.byteOffset, words.length);
-  let clipped = 0;
-  for (let i = 0; i < values.length; i++) {
-    let value = values[i]!;
-    if (!(value <= clippingRange && value >= -clippingRange)) {
-      if (!Number.isFinite(value))
-        throw new PrivacyError('FED_PRIVACY_SECAGG_UPDATE', `the update has a value that is ${value}`);
-      value = value > 0 ? clippingRange : -clippingRange;
-      clipped++;
-    }
-    const exact = value * scale + middle;
-    const below = exact | 0;
-    // Up by one with the chance of what is above `below`, without a branch that nobody could foretell.
-    const level = below + ((exact - below + random() * WORD_TO_UNIT) | 0);
-    out[i] = Math.imul(weight, Math.min(level, steps));
-  }
+  random(count === PIECE_WORDS ? pieceRandom : pieceRandom.subarray(0, 2 * count));
+  const clipped = encodeWords(count, clippingRange, steps / (2 * clippingRange), steps / 2, weight);
+  if (clipped < 0)
+    throw new PrivacyError('FED_PRIVACY_SECAGG_UPDATE', 'the update has a value that is not finite');
   return clipped;
 }
 

@@ -70,6 +70,31 @@ export function multiplyBySmall(element: Element, factor: number): void {
   element[3] = p3;
 }
 
+/**
+ * The value at x, an integer in [1, 2^31), of the polynomial whose coefficients are elements one behind the other, that of
+ * x^0 first: Horner's rule, with the product of `multiplyBySmall`.
+ */
+export function polynomialAt(coefficients: Uint32Array, x: number): Element {
+  const highest = 31 - Math.clz32(x);
+  let [v0, v1, v2, v3] = [0, 0, 0, 0];
+  for (let at = coefficients.length - 4; at >= 0; at -= 4) {
+    let [p0, p1, p2, p3] = [0, 0, 0, 0];
+    for (let bit = highest; bit >= 0; bit--) {
+      const carry = p3 >> 31;
+      const add = -((x >>> bit) & 1);
+      p3 = ((p3 << 1) | (p2 >>> 31)) ^ (v3 & add);
+      p2 = ((p2 << 1) | (p1 >>> 31)) ^ (v2 & add);
+      p1 = ((p1 << 1) | (p0 >>> 31)) ^ (v1 & add);
+      p0 = (p0 << 1) ^ (carry & REDUCTION) ^ (v0 & add);
+    }
+    v0 = p0 ^ coefficients[at]!;
+    v1 = p1 ^ coefficients[at + 1]!;
+    v2 = p2 ^ coefficients[at + 2]!;
+    v3 = p3 ^ coefficients[at + 3]!;
+  }
+  return Uint32Array.of(v0, v1, v2, v3);
+}
+
 /** Returns the inverses of elements, none of them zero, at the price of one: a^(2^128 − 2) of their product. */
 export function invertAll(elements: readonly Element[]): Element[] {
   const before: Element[] = [];

@@ -4,7 +4,8 @@
  * word's low b bits are uniform. A mask is made in pieces of 64 KiB and never kept.
  */
 import { type Cipher, createCipheriv } from 'node:crypto';
-import { addMaskPiece, maskPiece, PIECE_WORDS, vectorPiece } from './mask-kernel.ts';
+import { MessageChannel } from 'node:worker_threads';
+import { addMasks, clearPieces, MASKS_AT_ONCE, PIECE_WORDS, pieceMasks, pieceWords } from './kernel.ts';
 
 export interface Mask {
   /** 32 bytes, for this mask only. */
@@ -18,34 +19,54 @@ const BATCH = 64;
 const COUNTER = new Uint8Array(16);
 const ZEROS = new Uint8Array(PIECE_WORDS * 4);
 
+/** A port that is closed: what is transferred through it is gone. */
+const nowhere = new MessageChannel().port1;
+nowhere.close();
+
+/**
+ * Frees the memory of bytes that nobody looks at any more. A cipher returns new memory each time, which would stay until
+ * the garbage collector runs: tens of megabytes are filled by then, each page of them cold, and that takes about half as
+ * long as the cipher itself. What is transferred is taken from its owner at once, and freed when nobody receives it.
+ */
+export function release(bytes: Buffer): void {
+  // Memory that Node shares among small buffers can't be transferred, and need not be.
+  if (bytes.byteLength === bytes.buffer.byteLength)
+    nowhere.postMessage(undefined, [bytes.buffer as ArrayBuffer]);
+}
+
 /** Masks that are applied to a vector from its begin to its end. */
 export interface MaskStream {
-  /** Applies the next `words.length` words of every mask, in place; at most `PIECE_WORDS`. */
-  apply(words: Uint32Array): void;
-  /** Erases what is left of the masks. */
+  /** Applies the next `count` words of every mask to the words of the kernel's piece. */
+  apply(count: number): void;
+  /** Erases what is left of the masks, and the piece. */
   end(): void;
 }
 
 /** Opens the masks, all at once: a few kilobytes each. The keys are copied and may be erased then. */
 export function openMasks(masks: readonly Mask[]): MaskStream {
-  const streams: { cipher: Cipher; sign: 1 | -1 }[] = masks.map(({ key, sign }) => ({
-    cipher: createCipheriv('aes-256-ctr', key, COUNTER),
-    sign,
-  }));
+  const open = (sign: 1 | -1) =>
+    masks.filter((mask) => mask.sign === sign).map(({ key }) => createCipheriv('aes-256-ctr', key, COUNTER));
+  const streams: [1 | -1, Cipher[]][] = [
+    [1, open(1)],
+    [-1, open(-1)],
+  ];
   return {
-    apply(words) {
-      vectorPiece.set(words);
-      const zeros = words.length === PIECE_WORDS ? ZEROS : ZEROS.subarray(0, words.length * 4);
-      for (const { cipher, sign } of streams) {
-        maskPiece.set(cipher.update(zeros));
-        addMaskPiece(words.length, sign);
-      }
-      words.set(words.length === PIECE_WORDS ? vectorPiece : vectorPiece.subarray(0, words.length));
+    apply(count) {
+      const zeros = count === PIECE_WORDS ? ZEROS : ZEROS.subarray(0, count * 4);
+      for (const [sign, ciphers] of streams)
+        for (let first = 0; first < ciphers.length; first += MASKS_AT_ONCE) {
+          const masks = Math.min(MASKS_AT_ONCE, ciphers.length - first);
+          for (let i = 0; i < masks; i++) {
+            const keystream = ciphers[first + i]!.update(zeros);
+            pieceMasks[i]!.set(keystream);
+            release(keystream);
+          }
+          addMasks(count, masks, sign);
+        }
     },
     end() {
-      for (const { cipher } of streams.splice(0)) cipher.final();
-      maskPiece.fill(0);
-      vectorPiece.fill(0);
+      for (const [, ciphers] of streams) for (const cipher of ciphers.splice(0)) cipher.final();
+      clearPieces();
     },
   };
 }
@@ -54,8 +75,12 @@ export function openMasks(masks: readonly Mask[]): MaskStream {
 export function applyMasks(vector: Uint32Array, masks: readonly Mask[]): void {
   for (let first = 0; first < masks.length; first += BATCH) {
     const stream = openMasks(masks.slice(first, first + BATCH));
-    for (let start = 0; start < vector.length; start += PIECE_WORDS)
-      stream.apply(vector.subarray(start, start + PIECE_WORDS));
+    for (let start = 0; start < vector.length; start += PIECE_WORDS) {
+      const words = vector.subarray(start, start + PIECE_WORDS);
+      pieceWords.set(words);
+      stream.apply(words.length);
+      words.set(words.length === PIECE_WORDS ? pieceWords : pieceWords.subarray(0, words.length));
+    }
     stream.end();
   }
 }

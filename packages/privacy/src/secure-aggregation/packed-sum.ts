@@ -2,9 +2,9 @@
  * The sum of packed vectors, modulo 2^32, each of which comes in pieces of any length and is added as it comes. Of a vector
  * no more is kept than the packed bytes of 16,384 values.
  */
-import { PIECE_WORDS } from './mask-kernel.ts';
+import { addPackedPiece, PIECE_WORDS, piecePacked, pieceWords } from './kernel.ts';
 import { faulty } from './messages.ts';
-import { createUnpacker, hasZeroPadding, packedBytes } from './packing.ts';
+import { hasZeroPadding, packedBytes } from './packing.ts';
 
 /** One site's vector on its way into the sum. Both throw PrivacyError FED_PRIVACY_SECAGG_MESSAGE in the site's name. */
 export interface PackedAddend {
@@ -22,10 +22,8 @@ export interface PackedSum {
 /** Returns a sum of vectors of `count` values of `bits` bits each; any number of them may be on their way at a time. */
 export function createPackedSum(count: number, bits: number): PackedSum {
   const words = new Uint32Array(count);
-  const all = new Int32Array(words.buffer);
   const total = packedBytes(count, bits);
   const pieceBytes = packedBytes(Math.min(PIECE_WORDS, count), bits);
-  const unpacked = new Int32Array(Math.min(PIECE_WORDS, count));
   return {
     words,
     add(site) {
@@ -35,9 +33,11 @@ export function createPackedSum(count: number, bits: number): PackedSum {
       let place = 0;
       let missing = total;
       const addPiece = (bytes: Uint8Array): void => {
-        const sum = all.subarray(place, place + PIECE_WORDS);
-        createUnpacker(bytes, sum.length, bits).read(new Uint32Array(unpacked.buffer, 0, sum.length));
-        addWords(sum, unpacked);
+        const sum = words.subarray(place, place + PIECE_WORDS);
+        pieceWords.set(sum);
+        piecePacked.set(bytes);
+        addPackedPiece(sum.length, bits);
+        sum.set(sum.length === PIECE_WORDS ? pieceWords : pieceWords.subarray(0, sum.length));
         place += sum.length;
       };
       return {
@@ -73,9 +73,4 @@ export function createPackedSum(count: number, bits: number): PackedSum {
 export function checkPadding(tail: Uint8Array, count: number, bits: number, site: string): void {
   if (!hasZeroPadding(tail, count, bits))
     throw faulty(site, 'the last bits of its masked update belong to no value and are not zero');
-}
-
-/** Adds modulo 2^32: in signed words, as V8 does that faster, and in a function so small that it compiles it well. */
-export function addWords(sum: Int32Array, terms: Int32Array): void {
-  for (let i = 0; i < sum.length; i++) sum[i] = (sum[i]! + terms[i]!) | 0;
 }

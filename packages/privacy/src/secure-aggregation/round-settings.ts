@@ -1,12 +1,15 @@
 /** From what a federation says of secure aggregation to the settings of one round: site and coordinator find the same. */
+import { type DistributedSum, sumGrid } from '../distributed-sum.ts';
 import { PrivacyError } from '../errors.ts';
 import { type FixedPointSettings, valueSteps } from './fixed-point.ts';
 import type { SecaggSettings } from './plan.ts';
 
 /** What a federation says of it, for all of its rounds. */
 export interface FederationMasking {
-  /** Values beyond ± this are clipped. In units of the update; > 0. */
-  readonly clippingRange: number;
+  /** Values beyond ± this are clipped. In units of the update; > 0. @default 1 */
+  readonly clippingRange?: number | undefined;
+  /** Where sites add the noise of the sum in shares: it gives the range and its steps. */
+  readonly shares?: Omit<DistributedSum, 'valueBits'> | undefined;
   /** From 2 to 31. */
   readonly valueBits: number;
   /** Training examples of the largest site, from 1. */
@@ -40,10 +43,13 @@ export function settingsOfRound(masking: FederationMasking, round: Round): Secag
 }
 
 function fixedPointOf(
-  { clippingRange, valueBits, maxExamples, weighting }: FederationMasking,
+  { valueBits, maxExamples, weighting, shares, ...masking }: FederationMasking,
   sites: number,
 ): FixedPointSettings {
   const steps = valueSteps(valueBits);
+  const clippingRange = shares
+    ? sumGrid({ ...shares, valueBits }).clippingRange
+    : (masking.clippingRange ?? 1);
   if (weighting === 'uniform') return { clippingRange, steps, maxWeight: 1 };
   const largest = Math.floor((2 ** 32 - 1) / (steps * Math.max(1, sites)));
   if (largest < 1)

@@ -11,12 +11,14 @@ import {
   invertAll,
   multiply,
   multiplyBySmall,
+  polynomialAt,
   readElement,
   smallElement,
   writeElement,
 } from './gf128.ts';
 
 const MAX_SHARES = 1_000_000;
+const ELEMENT_WORDS = ELEMENT_BYTES / 4;
 
 /**
  * Returns `count` shares of `secret`, each as long as it; the first is for x = 1. The secret is a whole number of 16 bytes,
@@ -30,17 +32,18 @@ export function splitSecret(secret: Uint8Array, threshold: number, count: number
   if (!Number.isInteger(threshold) || threshold < 2 || threshold > count)
     throw new RangeError(`a threshold of ${threshold} with ${count} shares: from 2 to ${count} is possible`);
   const shares = Array.from({ length: count }, () => new Uint8Array(secret.length));
-  const random = new Uint8Array((threshold - 1) * ELEMENT_BYTES);
+  const coefficients = new Uint32Array(threshold * ELEMENT_WORDS);
   for (let offset = 0; offset < secret.length; offset += ELEMENT_BYTES) {
-    randomFillSync(random);
-    const coefficients = [readElement(secret, offset)];
-    for (let i = 0; i < random.length; i += ELEMENT_BYTES) coefficients.push(readElement(random, i));
+    // Random bits are an element in any order of bytes.
+    randomFillSync(coefficients);
+    const constant = readElement(secret, offset);
+    coefficients.set(constant);
+    constant.fill(0);
     shares.forEach((share, index) => {
-      writeElement(valueAt(coefficients, index + 1), share, offset);
+      writeElement(polynomialAt(coefficients, index + 1), share, offset);
     });
-    for (const coefficient of coefficients) coefficient.fill(0);
   }
-  random.fill(0);
+  coefficients.fill(0);
   return shares;
 }
 
@@ -70,16 +73,6 @@ export function secretFromShares(xs: readonly number[]): (shares: readonly Uint8
     }
     return secret;
   };
-}
-
-/** Horner's rule at a small x. */
-function valueAt(coefficients: readonly Element[], x: number): Element {
-  const value = smallElement(0);
-  for (let i = coefficients.length - 1; i >= 0; i--) {
-    multiplyBySmall(value, x);
-    addInto(value, coefficients[i]!);
-  }
-  return value;
 }
 
 /** Lagrange's weights for the value at 0: Π x_j / (x_j − x_i) over j ≠ i, where − is an exclusive or. */

@@ -5,12 +5,13 @@
  */
 import { randomFillSync } from 'node:crypto';
 import { PrivacyError } from '../errors.ts';
-import { cryptoWords, type RandomWords } from '../random.ts';
 import {
   agreeOnCohort,
   type Cohort,
   checkKeysMessage,
-  envelopeContext,
+  checkKeysSignature,
+  type EnvelopeKey,
+  envelopeKeys,
   keysStatement,
   ownMask,
   type Roster,
@@ -18,7 +19,8 @@ import {
   sharedMask,
   survivorsStatement,
 } from './cohort.ts';
-import { weightOf } from './fixed-point.ts';
+import { type RandomFill, weightOf } from './fixed-point.ts';
+import { PIECE_WORDS } from './kernel.ts';
 import {
   createKeyPair,
   isSigned,
@@ -29,7 +31,6 @@ import {
   SIGNATURE_BYTES,
   seal,
 } from './keys.ts';
-import { PIECE_WORDS } from './mask-kernel.ts';
 import type { Mask } from './masks.ts';
 import {
   checkBytes,
@@ -65,8 +66,8 @@ export interface SecaggSiteOptions {
   readonly sign: (bytes: Uint8Array) => Uint8Array;
   /** With fewer in the sum, this site takes no part; from 3. @default 3 */
   readonly minCohort?: number;
-  /** Words for stochastic rounding; tests may bring their own. @default those of `node:crypto` */
-  readonly random?: RandomWords;
+  /** Fills arrays with uniform bytes, for stochastic rounding; tests may bring their own. @default `randomFillSync` */
+  readonly random?: (bytes: Uint8Array) => void;
 }
 
 type Stage =
@@ -96,10 +97,12 @@ export class SecaggSite {
   readonly #roster: Roster;
   readonly #sign: (bytes: Uint8Array) => Uint8Array;
   readonly #minCohort: number;
-  readonly #random: RandomWords;
+  readonly #random: RandomFill;
   readonly #channel: KeyPair = createKeyPair();
   readonly #mask: KeyPair = createKeyPair();
   readonly #seed: Uint8Array = randomFillSync(new Uint8Array(KEY_BYTES));
+  /** For the envelopes that are to come, by the site that they are from. */
+  readonly #received = new Map<string, EnvelopeKey>();
   readonly #held = new Map<string, HeldShares>();
   #stage: Stage = 'advertiseKeys';
   #packer: MaskedPacker | undefined;
@@ -108,7 +111,7 @@ export class SecaggSite {
   #survivors: readonly string[] = [];
 
   constructor(options: SecaggSiteOptions) {
-    const { settings, site, roster, sign, minCohort = 3, random = cryptoWords() } = options;
+    const { settings, site, roster, sign, minCohort = 3, random = randomFillSync } = options;
     this.plan = planRound(settings);
     if (!Number.isInteger(minCohort) || minCohort < 3)
       throw new PrivacyError(
@@ -147,7 +150,11 @@ export class SecaggSite {
     return this.#step('shareKeys', 'mask', () => {
       const { plan, site } = this;
       checkList(keys, plan.cohort.length, 'the list of keys');
-      for (const message of keys) checkKeysMessage(plan, this.#roster, message);
+      for (const message of keys) {
+        checkKeysMessage(plan, message);
+        // Its own are compared below.
+        if (message.site !== site) checkKeysSignature(plan, this.#roster, message);
+      }
       const cohort = agreeOnCohort(plan, this.#roster, keys);
       if (cohort.ids.length < this.#minCohort)
         throw tooFew('that have shown their keys', cohort.ids.length, this.#minCohort);
@@ -163,10 +170,13 @@ export class SecaggSite {
           this.#held.set(site, shares);
           return;
         }
-        const { key, associated } = this.#envelope(site, to);
+        const keys = envelopeKeys(cohort, site, this.#channel, to);
+        if (keys === undefined) throw uselessKey(to);
+        // Kept from here on: to agree on it once more would take longer than all the rest of an envelope.
+        this.#received.set(to, keys.received);
         const text = Buffer.concat([shares.seed, shares.maskKey]);
-        envelopes.push({ to, sealed: seal(key, text, associated) });
-        for (const secret of [text, key, shares.seed, shares.maskKey]) secret.fill(0);
+        envelopes.push({ to, sealed: seal(keys.sent.key, text, keys.sent.associated) });
+        for (const secret of [text, keys.sent.key, shares.seed, shares.maskKey]) secret.fill(0);
       });
       return { site, envelopes };
     });
@@ -253,7 +263,7 @@ export class SecaggSite {
   /**
    * Returns this site's shares: of the own masks of the survivors, and of the mask keys of those who shared and dropped
    * out; never both of one site, and never a second time. Checks that the survivors are those that it signed, and that at
-   * least the threshold of them signed the same.
+   * least the threshold of them signed the same; more signatures than that are not looked at.
    */
   unmask(request: UnmaskRequest): UnmaskMessage {
     return this.#step('unmask', 'done', () => {
@@ -273,7 +283,9 @@ export class SecaggSite {
         if (!alive.has(site) || signers.has(site))
           throw faulty(site, 'its signature is there twice, or it is no survivor');
         checkBytes(signature, SIGNATURE_BYTES, 'its signature', site);
-        if (!isSigned(this.#roster.get(site)!, statement, signature))
+        // Enough is enough: more of them would make nothing safer. Its own it has made itself.
+        const isDue = signers.size < this.plan.threshold && site !== this.site;
+        if (isDue && !isSigned(this.#roster.get(site)!, statement, signature))
           throw new PrivacyError(
             'FED_PRIVACY_SECAGG_SIGNATURE',
             `site '${site}' has not signed the same survivors, sharers, keys and model as this site`,
@@ -333,13 +345,6 @@ export class SecaggSite {
       );
   }
 
-  #envelope(from: string, to: string): { key: Uint8Array; associated: Uint8Array } {
-    const me = { site: this.site, channelKey: this.#channel };
-    const context = envelopeContext(this.#agreed(), me, from, to);
-    if (context === undefined) throw uselessKey(from === this.site ? to : from);
-    return context;
-  }
-
   #openEnvelopes(delivery: Delivery): void {
     const { plan, site } = this;
     const cohort = this.#agreed();
@@ -359,9 +364,8 @@ export class SecaggSite {
     for (const { from, sealed } of envelopes) {
       if (!expected.delete(from)) throw faulty(from, 'an envelope that is not due, or a second one');
       checkBytes(sealed, SHARES_BYTES + SEAL_BYTES, 'its envelope', from);
-      const { key, associated } = this.#envelope(from, site);
+      const { key, associated } = this.#received.get(from)!;
       const text = open(key, sealed, associated);
-      key.fill(0);
       if (text === undefined)
         throw new PrivacyError(
           'FED_PRIVACY_SECAGG_ENVELOPE',
@@ -397,6 +401,8 @@ export class SecaggSite {
     this.#channel.erase();
     this.#mask.erase();
     this.#seed.fill(0);
+    for (const { key } of this.#received.values()) key.fill(0);
+    this.#received.clear();
   }
 
   #erase(): void {

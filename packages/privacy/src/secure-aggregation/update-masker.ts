@@ -1,13 +1,12 @@
 /**
  * An update on its way out, piece by piece: encoded as whole numbers, masked, and packed. Nothing of it is kept but up to
- * 64 KiB of words that wait for their piece to be full, so an update may be larger than memory. As a piece has a multiple
+ * 64 KiB of values that wait for their piece to be full, so an update may be larger than memory. As a piece has a multiple
  * of 8 values, its packed bytes are whole.
  */
-import type { RandomWords } from '../random.ts';
-import { encodeFraction, encodeValues } from './fixed-point.ts';
-import { PIECE_WORDS } from './mask-kernel.ts';
+import { encodeFraction, encodePiece, type RandomFill } from './fixed-point.ts';
+import { PIECE_WORDS, packPiece, pieceValues, pieceWords } from './kernel.ts';
 import { type Mask, openMasks } from './masks.ts';
-import { createPacker, packedBytes } from './packing.ts';
+import { packedBytes } from './packing.ts';
 import type { SecaggPlan } from './plan.ts';
 
 /**
@@ -20,7 +19,8 @@ export interface UpdateMasker {
   /**
    * Takes the next values, which are read and not kept, and returns the packed bytes that are ready: those of full pieces
    * of 16,384 values, so often none. They are a view of memory that the next call writes over. Throws RangeError for more
-   * values than the plan says, PrivacyError FED_PRIVACY_SECAGG_UPDATE for one that is not finite.
+   * values than the plan says; the call that fills a piece, or `finish`, throws PrivacyError FED_PRIVACY_SECAGG_UPDATE when a
+   * value in it is not finite.
    */
   write(values: Float32Array): Uint8Array;
   /**
@@ -46,31 +46,32 @@ export function createMaskedPacker(
   plan: SecaggPlan,
   masks: readonly Mask[],
   weight: number,
-  random: RandomWords,
+  random: RandomFill,
 ): MaskedPacker {
   const { parameters, fixedPoint } = plan;
   const { bits } = fixedPoint;
   const stream = openMasks(masks);
-  const piece = new Uint32Array(Math.min(PIECE_WORDS, plan.words));
-  let filled = 0;
+  /** Values whose piece is not full yet. */
+  const waiting = new Float32Array(Math.min(PIECE_WORDS, parameters));
+  let waits = 0;
   let written = 0;
   let clipped = 0;
   let packed = new Uint8Array(0);
 
-  /** Makes room for the bytes of this many more words. */
+  /** Makes room for the bytes of this many words. */
   const reserve = (words: number): void => {
-    const bytes = packedBytes(filled + words, bits);
+    const bytes = packedBytes(words, bits);
     if (packed.length < bytes) packed = new Uint8Array(bytes);
   };
-  /** Writes the piece to `packed`, from `at`, and returns where its bytes end. */
-  const flush = (at: number): number => {
-    const words = piece.subarray(0, filled);
-    stream.apply(words);
-    const packer = createPacker(filled, bits);
-    packer.write(words);
-    const bytes = packer.finish();
+  const encode = (values: Float32Array): void => {
+    pieceValues.set(values);
+    clipped += encodePiece(values.length, weight, fixedPoint, random);
+  };
+  /** Masks the piece's words and writes them to `packed`, from `at`; returns where their bytes end. */
+  const flush = (count: number, at: number): number => {
+    stream.apply(count);
+    const bytes = packPiece(count, bits);
     packed.set(bytes, at);
-    filled = 0;
     return at + bytes.length;
   };
   return {
@@ -79,34 +80,43 @@ export function createMaskedPacker(
         throw new RangeError(
           `an update of ${written + values.length} values or more, where the plan says ${parameters}`,
         );
-      reserve(values.length);
+      written += values.length;
+      reserve(waits + values.length);
       let end = 0;
       for (let start = 0; start < values.length; ) {
-        const part = values.subarray(start, start + piece.length - filled);
-        clipped += encodeValues(part, piece.subarray(filled), weight, fixedPoint, random);
-        filled += part.length;
+        const part = values.subarray(start, start + PIECE_WORDS - waits);
         start += part.length;
-        if (filled === piece.length) end = flush(end);
+        if (part.length < PIECE_WORDS) {
+          waiting.set(part, waits);
+          waits += part.length;
+          if (waits < PIECE_WORDS) break;
+          waits = 0;
+          encode(waiting);
+        } else encode(part);
+        end = flush(PIECE_WORDS, end);
       }
-      written += values.length;
       return packed.subarray(0, end);
     },
     finish() {
       if (written !== parameters)
         throw new RangeError(`an update of ${written} values, where the plan says ${parameters}`);
+      reserve(waits + 2);
+      encode(waiting.subarray(0, waits));
       const clippedFraction = clipped / parameters;
-      reserve(2);
+      let filled = waits;
       let end = 0;
       for (const word of [weight, encodeFraction(clippedFraction, fixedPoint)]) {
-        piece[filled++] = word;
-        if (filled === piece.length) end = flush(end);
+        pieceWords[filled++] = word;
+        if (filled < PIECE_WORDS) continue;
+        end = flush(filled, end);
+        filled = 0;
       }
-      end = flush(end);
+      if (filled > 0) end = flush(filled, end);
       return { packed: packed.subarray(0, end), clippedFraction };
     },
     end() {
       stream.end();
-      piece.fill(0);
+      waiting.fill(0);
     },
   };
 }

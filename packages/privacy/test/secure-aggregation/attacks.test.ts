@@ -275,7 +275,7 @@ describe('2.5 and 6, 2 (Flower _unmask): lies about who dropped out', () => {
   test('a signature that is there twice counts for no two, and one by somebody outside is refused', () => {
     const first = upTo();
     const asked = first.request();
-    const [one] = asked.signatures as [SurvivorsMessage];
+    const [own, one] = asked.signatures as [SurvivorsMessage, SurvivorsMessage];
     const code = (signatures: SurvivorsMessage[]) => {
       const { site, request } = upTo();
       request();
@@ -284,7 +284,7 @@ describe('2.5 and 6, 2 (Flower _unmask): lies about who dropped out', () => {
     expect(code([one, one, one, one])).toBe('FED_PRIVACY_SECAGG_SIGNATURE');
     expect(
       codeOf(() =>
-        first.site('s00').unmask({ ...asked, signatures: [one, one, ...asked.signatures.slice(2)] }),
+        first.site('s00').unmask({ ...asked, signatures: [own, one, one, ...asked.signatures.slice(3)] }),
       ),
     ).toBe('FED_PRIVACY_SECAGG_MESSAGE');
     const strange = { ...one, site: 's09' };
@@ -293,6 +293,20 @@ describe('2.5 and 6, 2 (Flower _unmask): lies about who dropped out', () => {
         first.site('s01').unmask({ ...asked, signatures: [strange, ...asked.signatures.slice(1)] }),
       ),
     ).toBe('FED_PRIVACY_SECAGG_MESSAGE');
+  });
+
+  test('as many signatures as the threshold are checked, and what is wrong among them ends it; a site needs none of its own', () => {
+    const codes = [0, 1, 2, 3, 4].map((wrong) => {
+      const { site, request } = upTo();
+      const asked = request();
+      const signatures = asked.signatures.map((one, i) =>
+        i === wrong ? { ...one, signature: new Uint8Array(64) } : one,
+      );
+      return codeOf(() => site('s00').unmask({ ...asked, signatures }));
+    });
+    // Of five, four are needed; the first is its own.
+    const refused = 'FED_PRIVACY_SECAGG_SIGNATURE';
+    expect(codes).toEqual([undefined, refused, refused, refused, undefined]);
   });
 
   test('who dropped out and who stayed: never both secrets of one site are told', () => {

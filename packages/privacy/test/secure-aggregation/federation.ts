@@ -1,5 +1,5 @@
 /** Sites that know each other, and a round that some of them do not finish. */
-import { createHash, generateKeyPairSync, sign } from 'node:crypto';
+import { createHash, createPrivateKey, createPublicKey, randomBytes, sign } from 'node:crypto';
 import {
   type KeysMessage,
   type MaskedMessage,
@@ -17,7 +17,12 @@ import {
   type SurvivorsMessage,
   type UnmaskMessage,
 } from '../../src/index.ts';
-import { encodeFraction, encodeValues, weightOf } from '../../src/secure-aggregation/fixed-point.ts';
+import {
+  encodeFraction,
+  type FixedPoint,
+  type RandomFill,
+  weightOf,
+} from '../../src/secure-aggregation/fixed-point.ts';
 
 export const digestOf = (text: string): string => createHash('sha256').update(text).digest('hex');
 
@@ -29,9 +34,11 @@ const identities = new Map<string, { publicKey: string; sign: Sign }>();
 function identityOf(site: string): { publicKey: string; sign: Sign } {
   let identity = identities.get(site);
   if (identity === undefined) {
-    const { publicKey, privateKey } = generateKeyPairSync('ed25519');
+    // Not by generateKeyPairSync: see createKeyPair.
+    const der = Buffer.concat([Buffer.from('302e020100300506032b657004220420', 'hex'), randomBytes(32)]);
+    const privateKey = createPrivateKey({ key: der, format: 'der', type: 'pkcs8' });
     identity = {
-      publicKey: publicKey.export({ format: 'jwk' })['x']!,
+      publicKey: createPublicKey(privateKey).export({ format: 'jwk' })['x']!,
       sign: (bytes) => new Uint8Array(sign(null, bytes, privateKey)),
     };
     identities.set(site, identity);
@@ -74,7 +81,7 @@ export function federation(n: number, settings: Partial<SecaggSettings> = {}, to
         site: id,
         roster,
         sign: signOf(id),
-        random: wordsOf(id),
+        random: bytesOf(id),
         ...options,
       }),
     coordinator: () => new SecaggCoordinator({ settings: all, roster }),
@@ -89,6 +96,24 @@ export function wordsOf(text: string): RandomWords {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
     return state;
   };
+}
+
+/** Bytes that are the same each time. */
+export function bytesOf(text: string): RandomFill {
+  const next = wordsOf(text);
+  return (bytes) =>
+    bytes.forEach((_, i) => {
+      bytes[i] = next() >>> 24;
+    });
+}
+
+/** What a value becomes, in plain JavaScript; `bits` are 16 random ones. */
+export function plainWord(value: number, weight: number, fixedPoint: FixedPoint, bits: number): number {
+  const { clippingRange, steps } = fixedPoint;
+  const clipped = Math.min(Math.max(value, -clippingRange), clippingRange);
+  // Rounded to 2^-16: next to 2^36, that is the last bit of a double.
+  const level = clipped * (steps / (2 * clippingRange)) + (2 ** 36 + steps / 2) - 2 ** 36;
+  return Math.floor(level + bits / 2 ** 16) * weight;
 }
 
 /** The update of a site: values in and a little beyond the range. */
@@ -108,13 +133,14 @@ export function plainSum(
   let totalWeight = 0;
   let clipped = 0;
   for (const id of survivors) {
-    const words = new Uint32Array(plan.parameters);
     const weight = weightOf(examplesOf(id), plan.fixedPoint);
     const update = updateOf(id, plan.parameters);
-    const clips = encodeValues(update, words, weight, plan.fixedPoint, wordsOf(id));
-    words.forEach((word, i) => {
-      sums[i]! += word;
+    const random = new Uint16Array(plan.parameters);
+    bytesOf(id)(new Uint8Array(random.buffer));
+    update.forEach((value, i) => {
+      sums[i]! += plainWord(value, weight, plan.fixedPoint, random[i]!);
     });
+    const clips = update.filter((value) => Math.abs(value) > plan.fixedPoint.clippingRange).length;
     totalWeight += weight;
     clipped += encodeFraction(clips / plan.parameters, plan.fixedPoint);
   }

@@ -1,29 +1,79 @@
+import { randomFillSync } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { cryptoWords } from '../../src/index.ts';
 import {
   decodeMean,
   encodeFraction,
-  encodeValues,
+  encodePiece,
   planFixedPoint,
+  type RandomFill,
   valueSteps,
   weightOf,
 } from '../../src/secure-aggregation/fixed-point.ts';
-import { codeOf } from './federation.ts';
+import { PIECE_WORDS, pieceValues, pieceWords } from '../../src/secure-aggregation/kernel.ts';
+import { bytesOf, codeOf, plainWord } from './federation.ts';
 
 const plan = (settings: Partial<Parameters<typeof planFixedPoint>[0]> = {}, sites = 10) =>
   planFixedPoint({ clippingRange: 8, steps: 2 ** 22, maxWeight: 1, ...settings }, sites);
 
-const encode = (values: number[], fixedPoint = plan(), weight = 1, random = cryptoWords()) => {
-  const words = new Uint32Array(values.length);
-  const clipped = encodeValues(Float32Array.from(values), words, weight, fixedPoint, random);
-  return { words: [...words], clipped };
+const encode = (
+  values: ArrayLike<number>,
+  fixedPoint = plan(),
+  weight = 1,
+  random: RandomFill = randomFillSync,
+) => {
+  const words: number[] = [];
+  let clipped = 0;
+  for (let start = 0; start < values.length; start += PIECE_WORDS) {
+    const count = Math.min(PIECE_WORDS, values.length - start);
+    pieceValues.set(Array.prototype.slice.call(values, start, start + count));
+    clipped += encodePiece(count, weight, fixedPoint, random);
+    words.push(...pieceWords.subarray(0, count));
+  }
+  return { words, clipped };
 };
+
+const least: RandomFill = (bytes) => bytes.fill(0);
+const most: RandomFill = (bytes) => bytes.fill(255);
 
 describe('values as levels', () => {
   test('0, 1, −8, 8 of ±8 are 2097152, 2359296, 0, 4194304 of 2^22 steps, whatever is drawn', () => {
-    for (const random of [() => 0, () => 2 ** 32 - 1])
+    for (const random of [least, most])
       expect(encode([0, 1, -8, 8], plan(), 1, random).words).toEqual([2097152, 2359296, 0, 4194304]);
+  });
+
+  test('are what plain JavaScript makes of the same random bits, for any number of them, range, steps and weight', () => {
+    const update = fc.array(
+      fc.oneof(
+        fc.float({ min: -2, max: 2, noNaN: true }),
+        // Exactly on the range, on a level, and between two.
+        fc.constantFrom(1, -1, 0, 0.5, 2 ** -12, -(2 ** -13), 3 * 2 ** -14, -0),
+      ),
+      { maxLength: 40 },
+    );
+    fc.assert(
+      fc.property(
+        update,
+        fc.constantFrom(1, 0.1, 1e-6, 3e5),
+        fc.constantFrom(2, 12, 2 ** 12, 2 ** 16 - 2, 2 ** 22, 2 ** 31 - 2),
+        fc.integer({ min: 1, max: 2 ** 32 - 1 }),
+        fc.nat(),
+        (units, range, steps, heavy, seed) => {
+          const weight = 1 + (heavy % Math.floor((2 ** 32 - 1) / steps));
+          const settings = { clippingRange: range, steps, maxWeight: weight };
+          const fixedPoint = planFixedPoint(settings, 1);
+          const values = Float32Array.from(units, (unit) => unit * fixedPoint.clippingRange);
+          const random = new Uint16Array(values.length);
+          bytesOf(`${seed}`)(new Uint8Array(random.buffer));
+          const { words, clipped } = encode(values, fixedPoint, weight, bytesOf(`${seed}`));
+          expect(words).toEqual(
+            Array.from(values, (value, i) => plainWord(value, weight, fixedPoint, random[i]!)),
+          );
+          expect(clipped).toBe(values.filter((value) => Math.abs(value) > fixedPoint.clippingRange).length);
+        },
+      ),
+      { numRuns: 500 },
+    );
   });
 
   test('0.1 is 2123366.4 before rounding: 2123367 in four of ten', () => {
@@ -69,7 +119,7 @@ describe('values as levels', () => {
         fc.nat(2 ** 15),
         (range, half) => {
           const fixedPoint = plan({ clippingRange: range, steps: 2 * (half + 1) });
-          for (const random of [() => 0, () => 2 ** 32 - 1]) {
+          for (const random of [least, most]) {
             const { words } = encode([range, -range, 0], fixedPoint, 1, random);
             for (const word of words) expect(word).toBeLessThanOrEqual(fixedPoint.steps);
             expect(words[2]).toBe(fixedPoint.steps / 2);
@@ -79,9 +129,39 @@ describe('values as levels', () => {
     );
   });
 
-  test.each([Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY])('%d is refused', (value) => {
-    expect(codeOf(() => encode([0, value]))).toBe('FED_PRIVACY_SECAGG_UPDATE');
+  test('a chance is the nearest multiple of 2^-16: over all random bits, the mean is at most 2^-17 of a level off', () => {
+    const fixedPoint = plan({ clippingRange: 1, steps: 14 });
+    const all: RandomFill = (() => {
+      let next = 0;
+      return (bytes) => {
+        const words = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2);
+        words.forEach((_, i) => {
+          words[i] = next++;
+        });
+      };
+    })();
+    fc.assert(
+      fc.property(fc.float({ min: -1, max: 1, noNaN: true }), (value) => {
+        const { words } = encode(new Float32Array(2 ** 16).fill(value), fixedPoint, 1, all);
+        const mean = words.reduce((sum, word) => sum + word, 0) / 2 ** 16;
+        expect(Math.abs(mean - (value * 7 + 7))).toBeLessThanOrEqual(2 ** -17);
+      }),
+      { numRuns: 30 },
+    );
   });
+
+  test.each([Number.NaN, -Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY])(
+    '%d is refused, at any place',
+    (value) => {
+      for (let place = 0; place < 9; place++) {
+        const values = new Array(9).fill(0.5);
+        values[place] = value;
+        expect(codeOf(() => encode(values))).toBe('FED_PRIVACY_SECAGG_UPDATE');
+      }
+      // The largest that is finite is clipped.
+      expect(encode([3.4028234663852886e38, -3.4028234663852886e38]).clipped).toBe(2);
+    },
+  );
 });
 
 describe('the mean', () => {
@@ -163,6 +243,9 @@ describe('the bit budget', () => {
       { clippingRange: 0 },
       { clippingRange: Number.NaN },
       { clippingRange: Number.POSITIVE_INFINITY },
+      // No float32: it would be 0, or infinite.
+      { clippingRange: 1e-50 },
+      { clippingRange: 1e39 },
       { steps: 3 },
       { steps: 0 },
       { steps: 2 ** 31 },

@@ -1,10 +1,10 @@
 import { createCipheriv, randomBytes } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
 import { agreeOnCohort, ownMask, sharedMask } from '../../src/secure-aggregation/cohort.ts';
+import { pieceMasks, pieceRandom, pieceWords } from '../../src/secure-aggregation/kernel.ts';
 import { createKeyPair, keyPairOf } from '../../src/secure-aggregation/keys.ts';
-import { maskPiece, vectorPiece } from '../../src/secure-aggregation/mask-kernel.ts';
 import { applyMasks, type Mask, openMasks } from '../../src/secure-aggregation/masks.ts';
-import { createUnpacker } from '../../src/secure-aggregation/packing.ts';
+import { createPackedSum } from '../../src/secure-aggregation/packed-sum.ts';
 import { planRound } from '../../src/secure-aggregation/plan.ts';
 import { secretFromShares } from '../../src/secure-aggregation/shamir.ts';
 import { digestOf, federation, updateOf } from './federation.ts';
@@ -47,11 +47,50 @@ describe('a mask', () => {
 
       const pieces = start.slice();
       const stream = openMasks([{ key, sign: 1 }]);
-      for (let at = 0, step = 1; at < length; at += step, step = Math.min(16_384, step * 3))
-        stream.apply(pieces.subarray(at, at + step));
+      for (let at = 0, step = 1; at < length; at += step, step = Math.min(16_384, step * 3)) {
+        const piece = pieces.subarray(at, at + step);
+        pieceWords.set(piece);
+        stream.apply(piece.length);
+        piece.set(pieceWords.subarray(0, piece.length));
+      }
       stream.end();
       expect(pieces).toEqual(expected);
     }
+  });
+
+  test('is added with others of either sign, however many', () => {
+    const length = 17_000;
+    const start = Uint32Array.from({ length }, (_, i) => Math.imul(i, 2654435761));
+    const alone = (key: Uint8Array) => {
+      const mask = new Uint32Array(length);
+      applyMasks(mask, [{ key, sign: 1 }]);
+      return mask;
+    };
+    for (let plus = 0; plus < 6; plus++)
+      for (let minus = 0; minus < 6; minus++) {
+        const masks: Mask[] = Array.from({ length: plus + minus }, (_, i) => ({
+          key: newKey(),
+          sign: i < plus ? 1 : -1,
+        })).reverse() as Mask[];
+        const expected = start.slice();
+        for (const { key, sign } of masks)
+          alone(key).forEach((word, i) => {
+            expected[i]! += sign * word;
+          });
+        const vector = start.slice();
+        applyMasks(vector, masks);
+        expect(vector).toEqual(expected);
+      }
+  });
+
+  test('leaves no memory to the garbage collector: of 60 MiB of keystream, never more than one piece is there', () => {
+    const stream = openMasks(Array.from({ length: 12 }, () => ({ key: newKey(), sign: 1 as const })));
+    const before = process.memoryUsage().arrayBuffers;
+    for (let piece = 0; piece < 80; piece++) {
+      stream.apply(16_384);
+      expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(2 * 65_536);
+    }
+    stream.end();
   });
 
   test('is taken off again by the other sign, among more masks than are open at a time', () => {
@@ -69,8 +108,8 @@ describe('a mask', () => {
     );
     expect(vector).toEqual(start);
     // Nothing of them stays in the memory where they were added.
-    expect(maskPiece.every((byte) => byte === 0)).toBe(true);
-    expect(vectorPiece.every((word) => word === 0)).toBe(true);
+    for (const memory of [pieceWords, pieceRandom, ...pieceMasks])
+      expect(memory.every((word) => word === 0)).toBe(true);
   });
 });
 
@@ -185,11 +224,12 @@ describe('section 2.5, one-round differencing', () => {
     for (const site of sites) coordinator.receiveShares(site.shareKeys(keys));
     const deliveries = coordinator.closeShares();
     const victim = updateOf('s04', d);
-    const late = new Uint32Array(plan.words);
+    const sumOfLate = createPackedSum(plan.words, plan.fixedPoint.bits);
+    const late = sumOfLate.words;
     for (const site of sites) {
       const { message } = site.mask(deliveries.get(site.site)!, [updateOf(site.site, d)], 7);
       if (site.site !== 's04') coordinator.receiveMasked(message);
-      else createUnpacker(message.packed, plan.words, plan.fixedPoint.bits).read(late);
+      else sumOfLate.add('s04').write(message.packed);
     }
     const survivors = coordinator.closeMasked();
     expect(survivors).toEqual(['s00', 's01', 's02', 's03']);

@@ -146,13 +146,14 @@ export function createDesk(options: DeskOptions): Desk {
     const globalFile = await withRoom(() => fetchGlobal(job), room(`the model of round ${plan.round}`));
     crashPoint('agent:after-fetch');
     job.progress = 0;
-    const { round, learningRate } = plan;
+    const { round, learningRate, clippingNorm, cohortSize, minUpdates } = plan;
     if (key.task === 'train') {
       const { site } = await keeper.get();
       signal.throwIfAborted();
       guard.admitTraining(plan, site.trainExamples);
       job.state = 'training';
-      const work = { round, globalFile, outFile: spool.updatePath(key), learningRate };
+      const told = { clippingNorm, cohortSize, minUpdates };
+      const work = { round, globalFile, outFile: spool.updatePath(key), learningRate, told };
       const result = await withRoom(
         () => attempt(job, (trainer) => trainer.train(work, { signal })),
         room(`the update of round ${round}`),

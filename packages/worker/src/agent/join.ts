@@ -25,7 +25,7 @@ import type { EmitWorkerEvent, WorkerEvent, WorkerSummary } from './events.ts';
 import { isFinal, openLink, type Site } from './link.ts';
 import { createMasking, openSignedSums } from './masking.ts';
 import { openPeers } from './peers.ts';
-import { openRecords } from './records.ts';
+import { openRecords, type SiteRecords } from './records.ts';
 import { openSpool } from './spool.ts';
 import {
   type Credential,
@@ -109,6 +109,7 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
   const state = await openStateDir(path);
   let keeper: TrainerKeeper | undefined;
   let guard: Guard | undefined;
+  let records: SiteRecords | undefined;
   const over = new AbortController();
   try {
     emit({ type: 'preflight', step: { name: 'state', state: 'ok', detail: path, advice: undefined } });
@@ -124,6 +125,7 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
       loaded,
       ledger: () => openLedger({ path: state.ledgerFile, now }),
       privacyLedger: () => openPrivacyLedger(state.privacyLedgerFile),
+      noised: () => records?.noised ?? new Map(),
       now,
       emit,
       engine: options.engine ?? 'auto',
@@ -133,8 +135,8 @@ export async function joinFederation(options: JoinOptions): Promise<WorkerSummar
     const { step } = guard;
     emit({ type: 'preflight', step });
     const credential = await settleCredential(state, stored, options, invite, wantedName);
-    const records = await openRecords(state.recordsFile);
-    const peers = await openPeers(state.peersFile, ({ name, publicKey }) =>
+    records = await openRecords(state.recordsFile, credential.name);
+    const peers = await openPeers(state.peersFile, credential.runId, ({ name, publicKey }) =>
       emit({ type: 'log', message: `pinned the key ${keyFingerprint(publicKey)} of site "${name}"` }),
     );
     const uplink = createUplink();

@@ -21,6 +21,7 @@ import {
   readFrameHeader,
   type SecureAggregationPlan,
   type SigningKey,
+  sharedNoiseOf,
   textToBytes,
 } from '@tributary/shared-protocol';
 import { z } from 'zod';
@@ -125,9 +126,13 @@ export function createMasking(options: MaskingOptions): Masking {
       );
     const others = cohort.filter((peer) => peer.name !== name);
     checkSelf(cohort.filter((peer) => peer.name === name));
-    const fewest = guard.checkMaskingCohort(others);
+    const fewest = guard.checkMaskingCohort(others, entry);
     const settings: SecaggSettings = settingsOfRound(
-      { ...secure, weighting: federation.weighting ?? 'examples' },
+      {
+        ...secure,
+        weighting: federation.weighting ?? 'examples',
+        shares: sharedNoiseOf(federation.privacy),
+      },
       {
         run: federation.runId,
         round,

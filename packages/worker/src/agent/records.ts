@@ -5,11 +5,20 @@
 import { existsSync } from 'node:fs';
 import { open, readFile } from 'node:fs/promises';
 import { readRecordLine } from '@tributary/shared-protocol';
+import { z } from 'zod';
 import { WorkerError } from '../errors.ts';
+
+const noisedSchema = z.object({
+  type: z.literal('noised'),
+  round: z.int().min(0),
+  sites: z.array(z.string()),
+});
 
 export interface SiteRecords {
   /** Number of the last line that is kept; -1 when there is none. */
   readonly upTo: number;
+  /** By round: how often the coordinator drew noise for a sum that has this site's update. */
+  readonly noised: ReadonlyMap<number, number>;
   /**
    * Keeps lines, durably, when this resolves. Lines that are here already are passed over.
    *
@@ -18,11 +27,21 @@ export interface SiteRecords {
   take(lines: readonly string[], publicKey: string): Promise<void>;
 }
 
-/** Opens the copy at `path`, which need not be there yet; what a crash left of a last line is cut off. */
-export async function openRecords(path: string): Promise<SiteRecords> {
+/**
+ * Opens the copy at `path` of the site called `name`. It need not be there yet; what a crash left of a last line is cut
+ * off.
+ */
+export async function openRecords(path: string, name: string): Promise<SiteRecords> {
   const bytes = existsSync(path) ? await readFile(path) : Buffer.alloc(0);
   let size = bytes.lastIndexOf(10) + 1;
-  let upTo = lastNumber(bytes.toString('utf8', 0, size));
+  const kept = bytes.toString('utf8', 0, size);
+  let upTo = lastNumber(kept);
+  const noised = new Map<number, number>();
+  const note = (line: string): void => {
+    const round = noisedRound(line, name);
+    if (round !== undefined) noised.set(round, (noised.get(round) ?? 0) + 1);
+  };
+  for (const line of kept.split('\n')) note(line);
   let last: Promise<void> = Promise.resolve();
 
   async function append(lines: readonly string[], publicKey: string): Promise<void> {
@@ -52,18 +71,32 @@ export async function openRecords(path: string): Promise<SiteRecords> {
     }
     size += text.length;
     upTo = reached;
+    for (const line of fresh) note(line);
   }
 
   return {
     get upTo() {
       return upTo;
     },
+    noised,
     take(lines, publicKey) {
       const done = last.then(() => append(lines, publicKey));
       last = done.catch(() => undefined);
       return done;
     },
   };
+}
+
+/** The round for which the line says that noise was drawn over an update of `name`; undefined of any other line. */
+function noisedRound(line: string, name: string): number | undefined {
+  if (!line.includes('"type":"noised"')) return undefined;
+  try {
+    const record = noisedSchema.safeParse(JSON.parse(line));
+    return record.success && record.data.sites.includes(name) ? record.data.round : undefined;
+  } catch {
+    // Somebody else has written there; `tributary verify` names the line.
+    return undefined;
+  }
 }
 
 function lastNumber(text: string): number {

@@ -1,6 +1,7 @@
 /** Keeps one trainer process: started when needed, started afresh after a crash, the same one otherwise. */
 import type { EngineName } from '@tributary/engine';
 import { errorCode, type FederationView, type SiteReport } from '@tributary/shared-protocol';
+import type { ToldOfRound } from '../site-level.ts';
 import type { EmitWorkerEvent } from './events.ts';
 import type { WorkResult } from './spool.ts';
 
@@ -18,6 +19,7 @@ export interface Trainer {
       readonly globalFile: string;
       readonly outFile: string;
       readonly learningRate: number;
+      readonly told?: ToldOfRound | undefined;
     },
     options?: { signal?: AbortSignal },
   ): Promise<WorkResult>;

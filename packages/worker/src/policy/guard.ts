@@ -3,18 +3,27 @@
  * and before each update is sent. What a coordinator says can make an answer stricter and never looser.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { epsilonSpent, isWithinBudget, poissonSampling } from '@tributary/privacy';
+import {
+  epsilonSpent,
+  isWithinBudget,
+  type PrivateRound,
+  poissonSampling,
+  siteLevelRound,
+} from '@tributary/privacy';
 import {
   differentialPrivacyOf,
   type FederationView,
   type MessageOf,
+  type SharedNoisePlan,
+  sharedNoiseOf,
   type Transport,
 } from '@tributary/shared-protocol';
 import type { EmitWorkerEvent, PreflightStep } from '../agent/events.ts';
 import type { Peer } from '../agent/peers.ts';
-import type { SpooledUpdate } from '../agent/spool.ts';
+import type { CohortTold, SpooledUpdate } from '../agent/spool.ts';
 import type { TrainerSetup } from '../agent/trainer-keeper.ts';
 import { isPolicyError, PolicyError, type PolicyErrorCode } from '../errors.ts';
+import { FEWEST_MASKED, updateNorm } from '../site-level.ts';
 import { closesAt, describeHours, opensAt } from './hours.ts';
 import { dayOf, type Ledger, nextDay } from './ledger.ts';
 import { type LoadedPolicy, nameOf, POLICY_FILE } from './load.ts';
@@ -28,6 +37,7 @@ import {
   type FederationFacts,
   judge,
   moment,
+  normRefusal,
   strangersIn,
   summarise,
 } from './rules.ts';
@@ -42,8 +52,6 @@ const LEAVING: readonly PolicyErrorCode[] = [
   'FED_POLICY_ROUNDS',
   'FED_POLICY_BUDGET',
 ];
-/** A sum of fewer hides nobody. */
-const FEWEST_MASKED = 3;
 /** Reasons that no time mends. */
 const ENDING: readonly PolicyErrorCode[] = ['FED_POLICY_ROUNDS', 'FED_POLICY_BUDGET'];
 
@@ -59,10 +67,10 @@ export interface Guard {
   /** Whether each update spends of the records' privacy. */
   readonly spends: boolean;
   /**
-   * Throws FED_POLICY_PRIVACY when this update may not be masked with those sites; returns how many must be in the sum at
-   * least.
+   * Throws FED_POLICY_PRIVACY or FED_POLICY_COHORT when this update may not be masked with those other sites; returns how
+   * many must be in the sum at least.
    */
-  checkMaskingCohort(cohort: readonly Peer[]): number;
+  checkMaskingCohort(cohort: readonly Peer[], update: CohortTold): number;
   /** Throws what speaks against working at this moment: FED_POLICY_HOURS, _BYTES or _ROUNDS. */
   checkNow(): void;
   /** Throws FED_POLICY_ENGINE unless a trainer's engine ("wasm: WebAssembly …") is allowed. */
@@ -96,6 +104,8 @@ export interface GuardOptions {
   readonly ledger: () => Ledger;
   /** Likewise, for a federation with privacy. */
   readonly privacyLedger: () => PrivacyLedger;
+  /** By round: how often noise was drawn for a sum with this site's update, by the lines of the log that it was brought. */
+  readonly noised: () => ReadonlyMap<number, number>;
   readonly now: () => number;
   readonly emit: EmitWorkerEvent;
   readonly engine: string;
@@ -120,6 +130,7 @@ export function createGuard(options: GuardOptions): Guard {
   let updateBytes: number | undefined;
   let hasFrozenWeights = false;
   let masks = false;
+  let shares: SharedNoisePlan | undefined;
   let privacy: ReturnType<typeof differentialPrivacyOf>;
   let training: FederationView['training'] | undefined;
   let privacyLedgerOpened: PrivacyLedger | undefined;
@@ -129,7 +140,22 @@ export function createGuard(options: GuardOptions): Guard {
     return privacyLedgerOpened;
   }
 
-  /** What the site's records may be spent to: by the federation's word, and by the policy's. */
+  /**
+   * What was spent: by the ledger and, where the coordinator adds the noise for sites, by what it says it has drawn again
+   * over an update that left once.
+   */
+  function spentRounds(): PrivateRound[] {
+    const { entries } = privacyLedger();
+    const site = privacy?.differentialPrivacy;
+    if (site?.unit !== 'site') return [...entries];
+    const again = [...options.noised()].flatMap(([round, drawn]) => {
+      const own = entries.filter((entry) => entry.round === round).length;
+      return Array.from({ length: Math.max(0, drawn - own) }, () => siteLevelRound(site, shares));
+    });
+    return [...entries, ...again];
+  }
+
+  /** What the site's privacy may be spent to: by the federation's word, and by the policy's. */
   function budgets(): { readonly epsilon: number; readonly delta: number; readonly of: string }[] {
     const own = rules.privacy?.budget;
     return [
@@ -139,13 +165,22 @@ export function createGuard(options: GuardOptions): Guard {
   }
 
   /** The ledger's line for an update; undefined when the federation trains without privacy. */
-  function entryFor({ round, model }: MessageOf<'plan'>, trainExamples: number): PrivacyEntry | undefined {
+  function entryFor(plan: MessageOf<'plan'>, trainExamples: number): PrivacyEntry | undefined {
     if (privacy === undefined || training === undefined || trainExamples < 1) return undefined;
-    const { noiseMultiplier, clippingNorm } = privacy.differentialPrivacy;
+    const { differentialPrivacy } = privacy;
+    const { noiseMultiplier } = differentialPrivacy;
+    const common = { at: now(), round: plan.round, base: plan.model.digest, noiseMultiplier };
+    if (differentialPrivacy.unit === 'site') {
+      const clippingNorm = updateNorm(differentialPrivacy, plan.clippingNorm);
+      const { normInSteps } = siteLevelRound(differentialPrivacy, shares);
+      return clippingNorm === undefined
+        ? undefined
+        : { ...common, clippingNorm, unit: 'site', ...(normInSteps === undefined ? {} : { normInSteps }) };
+    }
+    const { clippingNorm } = differentialPrivacy;
     const { batchSize } = training;
     const { steps } = poissonSampling({ noiseMultiplier, trainExamples, ...training });
-    const base = model.digest;
-    return { at: now(), round, base, noiseMultiplier, clippingNorm, trainExamples, batchSize, steps };
+    return { ...common, clippingNorm, trainExamples, batchSize, steps };
   }
 
   function ledger(): Ledger {
@@ -227,10 +262,16 @@ export function createGuard(options: GuardOptions): Guard {
     get spends() {
       return privacy !== undefined;
     },
-    checkMaskingCohort(cohort) {
+    checkMaskingCohort(cohort, { cohortSize = 0, minUpdates = 0 }) {
       const strangers = strangersIn(rules, cohort);
       if (strangers !== undefined) throw refusal('FED_POLICY_PRIVACY', strangers);
-      return Math.max(FEWEST_MASKED, rules.minCohort ?? 0);
+      // The share of noise in the update was sized by what the plan told of those that it is summed with.
+      if (shares && cohort.length + 1 > cohortSize)
+        throw refusal(
+          'FED_POLICY_COHORT',
+          `the plan told of ${cohortSize} sites, by which the noise was shared, and ${cohort.length + 1} are to be summed`,
+        );
+      return Math.max(FEWEST_MASKED, rules.minCohort ?? 0, shares ? minUpdates : 0);
     },
     checkCoordinator({ url, fingerprint }) {
       const { coordinators } = rules;
@@ -241,6 +282,7 @@ export function createGuard(options: GuardOptions): Guard {
     checkFederation(federation, { minor }) {
       privacy = differentialPrivacyOf(federation.privacy);
       masks = federation.privacy?.secureAggregation !== undefined;
+      shares = sharedNoiseOf(federation.privacy);
       training = federation.training;
       hasFrozenWeights = federation.frozenWeights.length > 0;
       refuseAll({ federation, tellsCohort: minor >= 1, engine, canWatchMemory });
@@ -259,12 +301,14 @@ export function createGuard(options: GuardOptions): Guard {
       if (engines === undefined || (engines as readonly string[]).includes(used)) return;
       throw refusal('FED_POLICY_ENGINE', engineRefusal(used, engines));
     },
-    admitPlan({ task, round, model, cohortSize, minUpdates }, { modelIsHere }) {
+    admitPlan({ task, round, model, cohortSize, minUpdates, clippingNorm }, { modelIsHere }) {
       const reason = obstacle();
       if (reason !== undefined) throw reason;
       const isTraining = task === 'train';
       const cohort = isTraining ? cohortRefusal(rules, { cohortSize, minUpdates }) : undefined;
       if (cohort !== undefined) throw refusal('FED_POLICY_COHORT', cohort);
+      const norm = isTraining ? normRefusal(rules, privacy, { round, clippingNorm }) : undefined;
+      if (norm !== undefined) throw refusal('FED_POLICY_PRIVACY', norm);
       const back = updateBytes ?? (hasFrozenWeights ? 0 : model.bytes);
       affordBytes((modelIsHere ? 0 : model.bytes) + (isTraining ? back : 0), `round ${round} (${task})`);
       const { maxRounds } = rules;
@@ -277,11 +321,11 @@ export function createGuard(options: GuardOptions): Guard {
     admitTraining(plan, trainExamples) {
       const next = entryFor(plan, trainExamples);
       if (next === undefined) return;
-      const { entries } = privacyLedger();
-      const after = [...entries, next];
+      const before = spentRounds();
+      const after = [...before, next];
       for (const { epsilon, delta, of } of budgets()) {
         if (isWithinBudget(after, { epsilon, delta })) continue;
-        const [reached, spent] = [epsilonSpent(after, delta), epsilonSpent(entries, delta)];
+        const [reached, spent] = [epsilonSpent(after, delta), epsilonSpent(before, delta)];
         throw refusal(
           'FED_POLICY_BUDGET',
           `round ${plan.round} would bring this site to epsilon ${reached.toFixed(2)} at delta ${delta}, and ${of} allows ${epsilon} (spent so far: ${spent.toFixed(2)})`,

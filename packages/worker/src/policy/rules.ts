@@ -85,6 +85,23 @@ export function cohortRefusal(
   );
 }
 
+/** Why an update may not be clipped to what a plan tells, where the federation's norm adapts; or undefined. */
+export function normRefusal(
+  policy: SitePolicy,
+  privacy:
+    | { readonly differentialPrivacy?: NonNullable<FederationView['privacy']>['differentialPrivacy'] }
+    | undefined,
+  { round, clippingNorm }: { readonly round: number; readonly clippingNorm: number | undefined },
+): string | undefined {
+  if (typeof privacy?.differentialPrivacy?.clippingNorm !== 'object') return undefined;
+  if (clippingNorm === undefined)
+    return `the federation’s clipping norm adapts, and the plan of round ${round} does not tell it; the coordinator has to`;
+  const demanded = policy.privacy?.differentialPrivacy;
+  const { maxClippingNorm = Number.POSITIVE_INFINITY } = typeof demanded === 'object' ? demanded : {};
+  if (clippingNorm <= maxClippingNorm) return undefined;
+  return `updates of round ${round} are clipped to ${clippingNorm}, and ${maxClippingNorm} or less is required; the norm adapts and may come down again`;
+}
+
 /** Why an update may not be masked with those of this cohort, or undefined. */
 export function strangersIn(policy: SitePolicy, cohort: readonly Peer[]): string | undefined {
   const { secureAggregation } = policy.privacy ?? {};
@@ -170,19 +187,40 @@ const RULES: Readonly<Record<PolicyKey, Rule>> = {
     }
     const sum = 'each update is masked, and the coordinator learns their sum';
     if (offered === undefined) return { state: 'ok', detail: sum };
-    const { minNoiseMultiplier = 0, maxClippingNorm = Number.POSITIVE_INFINITY } =
-      typeof differentialPrivacy === 'object' ? differentialPrivacy : {};
-    if (offered.noiseMultiplier < minNoiseMultiplier || offered.clippingNorm > maxClippingNorm) {
+    const demanded = typeof differentialPrivacy === 'object' ? differentialPrivacy : {};
+    const demandsNoise = Boolean(differentialPrivacy || budget);
+    if (
+      demandsNoise &&
+      offered.unit === 'site' &&
+      offered.noise === 'coordinator' &&
+      demanded.noise !== 'coordinator'
+    ) {
       return refused(
         'FED_POLICY_PRIVACY',
-        `noise multiplier ${offered.noiseMultiplier} and clipping norm ${offered.clippingNorm} are offered, and ` +
+        `the noise is added by the coordinator, which sees this site’s update without it; if you trust it with that, say so: differentialPrivacy: { noise: coordinator }; else the lead can set noise: 'site', or unit: 'record'`,
+      );
+    }
+    const { minNoiseMultiplier = 0, maxClippingNorm = Number.POSITIVE_INFINITY } = demanded;
+    const adapts = typeof offered.clippingNorm === 'object';
+    const norm =
+      typeof offered.clippingNorm === 'object' ? offered.clippingNorm.initial : offered.clippingNorm;
+    if (offered.noiseMultiplier < minNoiseMultiplier || norm > maxClippingNorm) {
+      return refused(
+        'FED_POLICY_PRIVACY',
+        `noise multiplier ${offered.noiseMultiplier} and clipping norm ${norm} are offered, and ` +
           `${minNoiseMultiplier} or more and ${maxClippingNorm} or less are required`,
       );
     }
     const limit = budget ? `; this site stops at epsilon ${budget.epsilon}, delta ${budget.delta}` : '';
+    const whom = {
+      record: 'each record is protected',
+      site: 'this site is protected as a whole, by noise on its update before it leaves',
+      distributed: 'this site is protected as a whole, by noise that the sites share in a sum under masks',
+      coordinator: 'this site is protected as a whole, by noise that the coordinator adds',
+    }[offered.unit === 'record' ? 'record' : offered.noise];
     return {
       state: 'ok',
-      detail: `${secureAggregation ? `${sum}; ` : ''}each record is protected: noise multiplier ${offered.noiseMultiplier}, clipping norm ${offered.clippingNorm}${limit}`,
+      detail: `${secureAggregation ? `${sum}; ` : ''}${whom}: noise multiplier ${offered.noiseMultiplier}, clipping norm ${norm}${adapts ? ' at first' : ''}${limit}`,
     };
   },
   maxRounds({ maxRounds = 0 }, { federation }) {

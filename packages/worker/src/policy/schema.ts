@@ -140,7 +140,10 @@ export const policySchema = z.strictObject({
           { error: 'expected true, false, or a map with peers' },
         )
         .optional(),
-      /** `true`, or bounds: noise at least so strong (dimensionless), clipping at most so loose (L2 norm). */
+      /**
+       * `true`, or bounds: noise at least so strong (dimensionless), clipping at most so loose (L2 norm). Noise is to be
+       * in an update before it leaves, unless `noise` says that the coordinator may add it.
+       */
       differentialPrivacy: z
         .union(
           [
@@ -148,9 +151,13 @@ export const policySchema = z.strictObject({
             z.strictObject({
               minNoiseMultiplier: z.number().positive().optional(),
               maxClippingNorm: z.number().positive().optional(),
+              noise: z.enum(['site', 'coordinator']).optional(),
             }),
           ],
-          { error: 'expected true, false, or a map with minNoiseMultiplier and maxClippingNorm' },
+          {
+            error:
+              'expected true, false, or a map with minNoiseMultiplier, maxClippingNorm and noise (site or coordinator)',
+          },
         )
         .optional(),
       /** The most that a run may spend of this site's privacy. */

@@ -17,13 +17,13 @@ export const POLICY_TEMPLATE = `# This site's last word. It lies beside the imag
 # that lies can claim any number.
 #minCohort: 5
 
-# Privacy settings that the federation must have, and the most that a run may spend of each record's privacy here, by this
-# site's own books. secureAggregation: updates leave under masks only; with peers, masked with these sites only.
+# Privacy settings that the federation must have, and the most that a run may spend of the privacy here, by this site's own
+# books. Noise has to be in an update before it leaves; noise: coordinator allows the coordinator to add it.
+# secureAggregation: true, updates leave under masks only; with peers, masked with these sites only.
 #privacy:
-#  differentialPrivacy: { minNoiseMultiplier: 1.0, maxClippingNorm: 10 }
+#  differentialPrivacy: { minNoiseMultiplier: 1.0, maxClippingNorm: 10, noise: site }
 #  budget: { epsilon: 8, delta: 0.00001 }
-#  secureAggregation: true
-#  secureAggregation: { peers: { north: "${'K'.repeat(43)}" } }
+#  secureAggregation: { peers: { north: "${'k'.repeat(43)}" } }
 
 # Rounds that this site trains in one run.
 #maxRounds: 100

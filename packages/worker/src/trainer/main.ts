@@ -4,11 +4,12 @@
  */
 import { readFile } from 'node:fs/promises';
 import { type Engine, loadEngine } from '@tributary/engine';
-import { crashPoint, decodeFrame, encodeFrame, errorCode } from '@tributary/shared-protocol';
+import { crashPoint, decodeFrame, encodeFrame, errorCode, sharedNoiseOf } from '@tributary/shared-protocol';
 import { writeFileAtomic } from '../agent/atomic-file.ts';
 import { withRoom } from '../agent/room.ts';
 import type { TrainerSetup } from '../agent/trainer-keeper.ts';
 import { openShard, type Shard } from '../data/shard.ts';
+import { protectResult } from '../site-level.ts';
 import { openLocalModel } from './local-model.ts';
 import type { EvaluateJob, FromTrainer, JobResult, ToTrainer, TrainJob } from './messages.ts';
 import { trainPrivateRound } from './private-training.ts';
@@ -110,10 +111,14 @@ async function train(job: TrainJob, options: JobOptions): Promise<FromTrainer> {
   const telling = { ...options, onTiming: tellIfItWaited };
   const context = prepared();
   const privacy = context.federation.privacy?.differentialPrivacy;
+  const trained =
+    privacy?.unit === 'record'
+      ? await trainPrivateRound(context, { ...plan, privacy }, telling)
+      : await trainRound(context, plan, telling);
   const { update, numExamples, metrics } =
-    privacy === undefined
-      ? await trainRound(context, plan, telling)
-      : await trainPrivateRound(context, { ...plan, privacy }, telling);
+    privacy?.unit === 'site'
+      ? protectResult(trained, privacy, job.told ?? {}, sharedNoiseOf(context.federation.privacy))
+      : trained;
   crashPoint('trainer:before-update');
   // What took so long to make is not thrown away for want of room.
   const frame = encodeFrame(update, { round });

@@ -1,5 +1,6 @@
 /** What the trainer's handle and its process say to each other. Both are ours and of one version: nothing is checked. */
 import type { TrainerReport, TrainerSetup } from '../agent/trainer-keeper.ts';
+import type { ToldOfRound } from '../site-level.ts';
 
 export interface TrainJob {
   readonly round: number;
@@ -8,6 +9,7 @@ export interface TrainJob {
   /** Where the update's frame goes; there whole or not at all. */
   readonly outFile: string;
   readonly learningRate: number;
+  readonly told?: ToldOfRound | undefined;
 }
 
 export interface EvaluateJob {

@@ -5,7 +5,7 @@
  * serves for both is Bu et al. 2023, arXiv 2210.00038); else records go through the model one at a time.
  */
 import { tf } from '@tributary/engine';
-import { createGaussianNoise, type GaussianNoise, noiseStdDev, type RandomWords } from '@tributary/privacy';
+import { createGaussianNoise, noiseStdDev, type RandomWords } from '@tributary/privacy';
 import { WorkerError } from '../errors.ts';
 import { type GhostLayer, ghostLayer } from './ghost-layers.ts';
 import { allLayers } from './local-model.ts';
@@ -65,8 +65,6 @@ export interface Seen {
 
 /** Most records that go through the model at a time. */
 const MAX_CHUNK = 1024;
-/** Numbers that get their noise at a time: 64 KiB of doubles. */
-const NOISE_BLOCK = 8192;
 /** What the records' gradients may take while they go through, in floats: 512 MiB. */
 const MAX_FLOATS = 2 ** 27;
 
@@ -100,7 +98,6 @@ export function createPrivateGradients(
   let records = 0;
   let clipped = 0;
   let loss = 0;
-  const block = new Float64Array(NOISE_BLOCK);
 
   return {
     method: layers === undefined ? 'microbatches' : 'ghost',
@@ -122,8 +119,8 @@ export function createPrivateGradients(
       const gradients: Record<string, tf.Tensor> = {};
       for (const [i, { name, shape, size }] of trainable.entries()) {
         const values = sums?.[i] ?? new Float32Array(size);
-        addNoise(values, noise, 1 / expectedBatchSize, block);
-        gradients[name] = tf.tensor(values, shape);
+        noise.addTo(values, 1 / expectedBatchSize);
+        gradients[name] = tensorOf(values, shape);
       }
       const seen = {
         records,
@@ -219,15 +216,11 @@ function addInto(sum: Float32Array, values: Float32Array): void {
   for (let i = 0; i < sum.length; i++) sum[i] = (sum[i] as number) + (values[i] as number);
 }
 
-/** Adds noise to a sum and multiplies by `factor`, in place, a block at a time: what is read once stays in the cache. */
-function addNoise(sum: Float32Array, noise: GaussianNoise, factor: number, block: Float64Array): void {
-  for (let start = 0; start < sum.length; start += block.length) {
-    const part = sum.subarray(start, start + block.length);
-    const values = block.subarray(0, part.length);
-    values.set(part);
-    noise.addTo(values);
-    for (let i = 0; i < part.length; i++) part[i] = (values[i] as number) * factor;
-  }
+/** A tensor of `values` themselves, which are its own from now on: tf.tensor would copy them. */
+function tensorOf(values: Float32Array, shape: number[]): tf.Tensor {
+  const dataId = {};
+  tf.backend().move(dataId, values, shape, 'float32', 1);
+  return tf.engine().makeTensorFromDataId(dataId, shape, 'float32');
 }
 
 /** How many norms are above the clipping norm, and the sum of the losses: [2]. */

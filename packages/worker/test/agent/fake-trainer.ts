@@ -9,6 +9,8 @@ export interface FakeTrainer {
   readonly starts: number;
   /** Rounds that were trained, in order, one entry an attempt. */
   readonly trained: number[];
+  /** What each of them was told to clip to. */
+  readonly norms: (number | undefined)[];
   /** The running trainer dies, as a process would: its job rejects, `exited` resolves. */
   crash(): void;
   /** Called in every `train` before it finishes; await here to hold it up, throw to fail it. */
@@ -20,11 +22,13 @@ export function fakeTrainer(): FakeTrainer {
   let attempts = 0;
   let crash: () => void = () => undefined;
   const trained: number[] = [];
+  const norms: (number | undefined)[] = [];
   const fake: FakeTrainer = {
     get starts() {
       return starts;
     },
     trained,
+    norms,
     crash: () => crash(),
     onTrain: async () => undefined,
     async start(_setup, events) {
@@ -49,8 +53,9 @@ export function fakeTrainer(): FakeTrainer {
           engine: 'fake',
         },
         engineReason: 'a test said so',
-        async train({ round, globalFile, outFile }, options) {
+        async train({ round, globalFile, outFile, told }, options) {
           trained.push(round);
+          norms.push(told?.clippingNorm);
           attempts++;
           events.onProgress(0.5);
           await Promise.race([fake.onTrain(attempts, options?.signal), crashed]);

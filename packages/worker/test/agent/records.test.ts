@@ -20,7 +20,7 @@ afterEach(() => rm(root, { recursive: true, force: true }));
 
 describe('a site’s records', () => {
   test('keep each line once, in order, also those that are brought twice', async () => {
-    const records = await openRecords(path);
+    const records = await openRecords(path, 'lab');
     expect(records.upTo).toBe(-1);
     await Promise.all([
       records.take([line(0), line(3)], key.publicKey),
@@ -28,11 +28,11 @@ describe('a site’s records', () => {
     ]);
     expect(records.upTo).toBe(7);
     expect(await readFile(path, 'utf8')).toBe([0, 3, 7].map((seq) => `${line(seq)}\n`).join(''));
-    expect((await openRecords(path)).upTo).toBe(7);
+    expect((await openRecords(path, 'lab')).upTo).toBe(7);
   });
 
   test('keep nothing of what the run did not sign', async () => {
-    const records = await openRecords(path);
+    const records = await openRecords(path, 'lab');
     await records.take([line(0)], key.publicKey);
     const other = createSigningKey();
     await expect(records.take([line(1)], other.publicKey)).rejects.toMatchObject({
@@ -51,9 +51,36 @@ describe('a site’s records', () => {
   test('go on behind the last whole line when a crash has left half of another', async () => {
     await writeFile(path, `${line(0)}\n`);
     await appendFile(path, line(4).slice(0, 40));
-    const records = await openRecords(path);
+    const records = await openRecords(path, 'lab');
     expect(records.upTo).toBe(0);
     await records.take([line(4)], key.publicKey);
     expect(await readFile(path, 'utf8')).toBe(`${line(0)}\n${line(4)}\n`);
+  });
+
+  test('tell how often noise was drawn over an update of this site, also after a restart', async () => {
+    const noised = (seq: number, round: number, sites: readonly string[]) =>
+      JSON.stringify(
+        signRecord(
+          { type: 'noised', seq, at: seq, config: 'c', prev: FIRST_PREV, round, sites, clippingNorm: 1 },
+          key,
+        ),
+      );
+    const records = await openRecords(path, 'lab');
+    const lines = [
+      line(0),
+      noised(1, 1, ['lab', 'other']),
+      noised(2, 2, ['other']),
+      noised(3, 3, ['lab']),
+      noised(4, 3, ['lab']),
+    ];
+    await records.take(lines, key.publicKey);
+    await records.take(lines, key.publicKey);
+    const expected = new Map([
+      [1, 1],
+      [3, 2],
+    ]);
+    expect(records.noised).toEqual(expected);
+    await appendFile(path, '{"type":"noised"\n');
+    expect((await openRecords(path, 'lab')).noised).toEqual(expected);
   });
 });

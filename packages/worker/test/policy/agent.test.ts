@@ -3,7 +3,7 @@ import { appendFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { epsilonSpent } from '@tributary/privacy';
-import { encodeInvite, sha256 } from '@tributary/shared-protocol';
+import { encodeInvite, FIRST_PREV, type SiteLevelPlan, sha256, signRecord } from '@tributary/shared-protocol';
 import { createMemoryTransport } from '@tributary/shared-protocol/memory';
 import sharp from 'sharp';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -387,6 +387,113 @@ describe('a budget of privacy', () => {
       code: 'FED_POLICY_PRIVACY',
       message: expect.stringContaining(reason),
     });
+  });
+});
+
+describe('the privacy of the site as a whole', () => {
+  const DELTA = 1e-5;
+  const costOf = (rounds: number) =>
+    epsilonSpent(
+      Array.from({ length: rounds }, () => ({ unit: 'site' as const, noiseMultiplier: 2 })),
+      DELTA,
+    );
+  const adapts = { initial: 1, targetQuantile: 0.5, learningRate: 0.2 };
+  const offer = (differentialPrivacy: SiteLevelPlan, epsilon = 1000) => {
+    coordinator.on.hello = () => ({
+      type: 'welcome',
+      protocol: { major: 2, minor: 2 },
+      clientId: 'client-1',
+      clockMs: Date.now(),
+      heartbeatMs: 60_000,
+      federation: federationView({
+        modelBytes: MODEL.length,
+        privacy: { differentialPrivacy, budget: { epsilon, delta: DELTA } },
+      }),
+    });
+  };
+  const site = { unit: 'site', noiseMultiplier: 2 } as const;
+  const ledger = async () =>
+    (await readFile(join(root, 'state', 'privacy-ledger.jsonl'), 'utf8'))
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as object);
+
+  test.each(['site', 'coordinator'] as const)(
+    'noise at the %s: its own ledger counts each update, and it leaves before its budget is overdrawn',
+    async (noise) => {
+      offer({ ...site, noise, clippingNorm: 3 }, costOf(1) + 1e-9);
+      const agent = await startAgent('{}');
+      await coordinator.received('ready');
+      const model = await addModel(MODEL);
+      await coordinator.plan({ model });
+      await agent.seen('accepted');
+      expect(await ledger()).toEqual([
+        { at: expect.any(Number), round: 1, base: model.digest, ...site, clippingNorm: 3 },
+      ]);
+      await coordinator.plan({ model: await addModel(NEXT_MODEL), round: 2 });
+      expect(await coordinator.received('failure')).toMatchObject({
+        code: 'FED_POLICY_BUDGET',
+        reason: expect.stringContaining('the federation allows'),
+      });
+      expect(await agent.done).toMatchObject({ ended: 'left', updatesAccepted: 1 });
+      expect(trainer.trained).toEqual([1]);
+    },
+  );
+
+  test('noise that the coordinator says it drew again over an update is spent here too', async () => {
+    offer({ ...site, noise: 'coordinator', clippingNorm: 3 }, costOf(2) + 1e-9);
+    await startAgent('{}');
+    await coordinator.received('ready');
+    await coordinator.plan({ model: await addModel(MODEL) });
+    await coordinator.received('offer');
+    // It was killed between noise and commit, and made the round again.
+    const lines = [1, 2].map((seq) =>
+      JSON.stringify(
+        signRecord(
+          { type: 'noised', seq, at: 1, config: 'c', prev: FIRST_PREV, round: 1, sites: ['lab'] },
+          coordinator.key,
+        ),
+      ),
+    );
+    await coordinator.channels.at(-1)!.call({ type: 'records', lines }, 'ok');
+    await coordinator.plan({ model: await addModel(NEXT_MODEL), round: 2 });
+    expect(await coordinator.received('failure')).toMatchObject({
+      code: 'FED_POLICY_BUDGET',
+      reason: expect.stringContaining(`spent so far: ${costOf(2).toFixed(2)}`),
+    });
+    expect(await ledger()).toHaveLength(1);
+  });
+
+  test('a norm that adapts is each plan’s: it goes to the trainer and into the ledger', async () => {
+    offer({ ...site, noise: 'coordinator', clippingNorm: adapts });
+    const agent = await startAgent('{}');
+    await coordinator.received('ready');
+    await coordinator.plan({ model: await addModel(MODEL), clippingNorm: 1.25 });
+    await agent.seen('accepted');
+    expect(trainer.norms).toEqual([1.25]);
+    expect(await ledger()).toMatchObject([{ clippingNorm: 1.25 }]);
+  });
+
+  test.each([
+    ['{}', undefined, 'the plan of round 1 does not tell it'],
+    [
+      'privacy: { differentialPrivacy: { noise: coordinator, maxClippingNorm: 2 } }',
+      2.5,
+      'clipped to 2.5, and 2 or less is required',
+    ],
+  ])('%s: declines a plan whose norm is %s', async (policy, clippingNorm, reason) => {
+    offer({ ...site, noise: 'coordinator', clippingNorm: adapts });
+    await startAgent(policy);
+    await coordinator.received('ready');
+    await coordinator.plan({
+      model: await addModel(MODEL),
+      ...(clippingNorm === undefined ? {} : { clippingNorm }),
+    });
+    expect(await coordinator.received('failure')).toMatchObject({
+      code: 'FED_POLICY_PRIVACY',
+      reason: expect.stringContaining(reason),
+    });
+    expect(trainer.trained).toEqual([]);
   });
 });
 

@@ -124,6 +124,43 @@ describe('judge', () => {
     });
   });
 
+  test('privacy: noise that the coordinator adds is enough only where the policy says so', () => {
+    const offers = (noise: 'coordinator' | 'site', clippingNorm = 2) => ({
+      federation: {
+        ...federation,
+        privacy: {
+          differentialPrivacy: { unit: 'site' as const, noise, clippingNorm, noiseMultiplier: 3 },
+          budget: { epsilon: 8, delta: 1e-5 },
+        },
+      },
+    });
+    for (const rule of [
+      'privacy: { differentialPrivacy: true }',
+      'privacy: { differentialPrivacy: { noise: site } }',
+      'privacy: { budget: { epsilon: 3, delta: 1e-5 } }',
+    ]) {
+      expect(verdictOn(rule, offers('coordinator'))).toMatchObject({
+        code: 'FED_POLICY_PRIVACY',
+        detail: expect.stringMatching(/sees this site’s update without it.*noise: coordinator/),
+      });
+      expect(verdictOn(rule, offers('site'))).toMatchObject({
+        state: 'ok',
+        detail: expect.stringMatching(
+          /^this site is protected as a whole, by noise on its update before it leaves/,
+        ),
+      });
+    }
+    const trusting = 'privacy: { differentialPrivacy: { noise: coordinator, maxClippingNorm: 2 } }';
+    expect(verdictOn(trusting, offers('coordinator'))).toMatchObject({
+      state: 'ok',
+      detail: expect.stringContaining(
+        'by noise that the coordinator adds: noise multiplier 3, clipping norm 2',
+      ),
+    });
+    expect(verdictOn(trusting, offers('site')).state).toBe('ok');
+    expect(verdictOn(trusting, offers('coordinator', 2.1)).code).toBe('FED_POLICY_PRIVACY');
+  });
+
   test('maxBytesPerDay: a model and an update have to fit into a day', () => {
     // 10 MiB each way: 20 a round.
     expect(verdictOn('maxBytesPerDay: 20 MiB', { federation })).toMatchObject({

@@ -121,6 +121,57 @@ describe('startTrainer', () => {
     expect(updates[0]).not.toEqual(updates[1]);
   });
 
+  it('clips what a private site sends, over all of its weights, to the norm of the configuration or of the plan', async () => {
+    const differentialPrivacy = { unit: 'site', noise: 'coordinator', noiseMultiplier: 1 } as const;
+    const budget = { epsilon: 8, delta: 1e-5 };
+    const view = federationFor(artifact.topology, CLASSES, TRAINING, { input: INPUT });
+    const normAfter = async (privacy: FederationView['privacy'], clippingNorm?: number) => {
+      const handle = await start({ federation: privacy === undefined ? view : { ...view, privacy } });
+      const result = await handle.train({ ...job('one.update'), told: { clippingNorm } });
+      const { tensors } = decodeFrame(await readFile(join(folder, 'one.update')));
+      await handle.close();
+      const squares = tensors.flatMap(({ data }) => [...data].map((value) => Number(value) ** 2));
+      return { ...result, norm: Math.sqrt(squares.reduce((sum, square) => sum + square, 0)) };
+    };
+    const plain = await normAfter(undefined);
+    expect(plain.norm).toBeGreaterThan(1e-3);
+    const half = plain.norm / 2;
+    const clipped = await normAfter({
+      differentialPrivacy: { ...differentialPrivacy, clippingNorm: half },
+      budget,
+    });
+    expect(clipped).toEqual({ numExamples: 12, metrics: {}, norm: expect.closeTo(half, 6) });
+    expect(clipped.norm).toBeLessThanOrEqual(half);
+    const adapts = { initial: 100, targetQuantile: 0.5, learningRate: 0.2 };
+    const told = await normAfter(
+      { differentialPrivacy: { ...differentialPrivacy, clippingNorm: adapts }, budget },
+      half / 2,
+    );
+    expect(told.norm).toBeCloseTo(half / 2, 6);
+  });
+
+  it('adds the noise of a site that trusts nobody before its update is written', async () => {
+    const federation = {
+      ...federationFor(artifact.topology, CLASSES, TRAINING, { input: INPUT }),
+      privacy: {
+        differentialPrivacy: {
+          unit: 'site',
+          noise: 'site',
+          clippingNorm: 1e-3,
+          noiseMultiplier: 1e3,
+        } as const,
+        budget: { epsilon: 8, delta: 1e-5 },
+      },
+    };
+    const handle = await start({ federation });
+    await handle.train(job('one.update'));
+    const { tensors } = decodeFrame(await readFile(join(folder, 'one.update')));
+    const values = tensors.flatMap(({ data }) => [...data].map(Number));
+    // z C = 1, and the update itself is at most 1e-3 long.
+    const stdDev = Math.sqrt(values.reduce((sum, value) => sum + value * value, 0) / values.length);
+    expect(Math.abs(stdDev - 1)).toBeLessThan(5 / Math.sqrt(2 * values.length));
+  });
+
   it('reports the site and the engine, trains, writes the update whole, and evaluates', async () => {
     const progress: number[] = [];
     const handle = await start({}, { onProgress: (p) => progress.push(p) });
