@@ -2,7 +2,8 @@
  * This site's part in secure aggregation: a trained update stays here, and what leaves is masked together with the others'
  * (ADR 0009). Each attempt has keys of its own; a stage that is asked for again gets the answer that it had.
  */
-import { open, readFile, rm } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { type FileHandle, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as breathe } from 'node:timers/promises';
 import { PrivacyError, type SecaggSettings, SecaggSite, settingsOfRound } from '@tributary/privacy';
@@ -10,14 +11,15 @@ import {
   bytesToText,
   type Channel,
   crashPoint,
-  decodeFrame,
   errorCode,
   type FederationView,
+  type FrameHeader,
   keyFingerprint,
   keysToBytes,
   keysToText,
   type Message,
   type MessageOf,
+  ProtocolError,
   readFrameHeader,
   type SecureAggregationPlan,
   type SigningKey,
@@ -241,7 +243,6 @@ export function createMasking(options: MaskingOptions): Masking {
       sharers,
       envelopes: envelopes.map(({ from, sealed }) => ({ from, sealed: textToBytes(sealed) })),
     };
-    const { tensors } = decodeFrame(await readFile(spool.updatePath(entry)));
     // Where all weigh the same, each counts as one example.
     const masker = site.beginMask(delivered, federation.weighting === 'uniform' ? 1 : entry.numExamples);
     crashPoint('agent:secagg-mask');
@@ -251,12 +252,9 @@ export function createMasking(options: MaskingOptions): Masking {
       end += bytes.length;
     };
     try {
-      for (const { data } of tensors) {
-        const values = data as Float32Array;
-        for (let start = 0; start < values.length; start += PIECE_VALUES) {
-          await append(masker.write(values.subarray(start, start + PIECE_VALUES)));
-          await breathe();
-        }
+      for await (const values of piecesOf(spool.updatePath(entry), entry.bytes)) {
+        await append(masker.write(values));
+        await breathe();
       }
       const { packed, clippedFraction } = masker.finish();
       await append(packed);
@@ -329,18 +327,59 @@ async function writeAt(path: string, bytes: Uint8Array, start: number): Promise<
   }
 }
 
-/** Values of the update in a frame's file, from its header. */
+/** The header of a frame's file. */
+async function headerOf(file: FileHandle, bytes: number): Promise<FrameHeader> {
+  for (let length = FIRST_READ_BYTES; ; length *= 4) {
+    const prefix = Buffer.alloc(Math.min(length, bytes));
+    await readAt(file, prefix, 0);
+    const header = readFrameHeader(prefix, bytes);
+    if (header) return header;
+    if (prefix.length === bytes) throw new Error('an update ends within its header');
+  }
+}
+
+/** Values of the update in a frame's file. */
 async function countParameters(path: string, bytes: number): Promise<number> {
   const file = await open(path, 'r');
   try {
-    for (let length = FIRST_READ_BYTES; ; length *= 4) {
-      const buffer = Buffer.alloc(Math.min(length, bytes));
-      await file.read(buffer, 0, buffer.length, 0);
-      const header = readFrameHeader(buffer, bytes);
-      if (header) return header.tensors.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
-      if (buffer.length === bytes) throw new Error(`${path} ends within its header`);
+    const { tensors } = await headerOf(file, bytes);
+    return tensors.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+  } finally {
+    await file.close();
+  }
+}
+
+/**
+ * The values of the update in a frame's file, one tensor after the other; each piece is good until the next. Throws
+ * FED_PROTOCOL_FRAME_DIGEST after the last piece of a tensor whose bytes have changed.
+ */
+async function* piecesOf(path: string, bytes: number): AsyncGenerator<Float32Array> {
+  const memory = new Uint8Array(PIECE_VALUES * Float32Array.BYTES_PER_ELEMENT);
+  const file = await open(path, 'r');
+  try {
+    for (const { name, offset, byteLength, digest } of (await headerOf(file, bytes)).tensors) {
+      const hash = createHash('sha256');
+      for (let start = 0; start < byteLength; start += memory.length) {
+        const piece = memory.subarray(0, Math.min(memory.length, byteLength - start));
+        await readAt(file, piece, offset + start);
+        hash.update(piece);
+        yield new Float32Array(memory.buffer, 0, piece.length / Float32Array.BYTES_PER_ELEMENT);
+      }
+      if (hash.digest('hex') !== digest)
+        throw new ProtocolError(
+          'FED_PROTOCOL_FRAME_DIGEST',
+          `${path}: the bytes of tensor "${name}" have changed since it was trained; this disk is not to be trusted`,
+        );
     }
   } finally {
     await file.close();
+  }
+}
+
+async function readAt(file: FileHandle, into: Uint8Array, start: number): Promise<void> {
+  for (let done = 0; done < into.length; ) {
+    const { bytesRead } = await file.read(into, done, into.length - done, start + done);
+    if (bytesRead === 0) throw new Error(`an update ends after ${start + done} bytes`);
+    done += bytesRead;
   }
 }

@@ -245,6 +245,21 @@ describe('an agent whose federation sums under masks', () => {
     expectSum(await honest());
   });
 
+  test('offers nothing of an update whose bytes have changed on its disk', async () => {
+    await trained();
+    const [update] = (await readdir(join(stateDir(), 'spool'))).filter((file) => file.endsWith('.update'));
+    const path = join(stateDir(), 'spool', update!);
+    const bytes = await readFile(path);
+    bytes[bytes.length - 1]! ^= 1;
+    await writeFile(path, bytes);
+    const one = attempt();
+    await one.advertise();
+    await one.share();
+    await one.mask({ offered: false });
+    expect(await coordinator.received('failure')).toMatchObject({ code: 'FED_PROTOCOL_FRAME_DIGEST' });
+    expect(coordinator.count('offer')).toBe(0);
+  });
+
   test('waits for room where its disk is full while it masks', async () => {
     await trained();
     const one = attempt();
