@@ -204,6 +204,34 @@ describe('an attempt that fails', () => {
     expect(trained).toEqual(['c', 'c']);
   });
 
+  test.each([
+    ['before its sum was asked for: the round goes on without it', 'mask', { reason: 'rounds' }],
+    [
+      'afterwards: there is no other sum, and the run ends',
+      'agree',
+      {
+        reason: 'failed',
+        message: expect.stringMatching(/was to be unmasked with d, who is out of the run/),
+      },
+    ],
+  ] as const)('that is of a site which is expelled %s', async (_, stage, end) => {
+    let expelled = false;
+    const { transport } = tapped(memoryTransport(), async (request) => {
+      if (request.type !== stage || expelled) return;
+      expelled = true;
+      run.coordinator.revoke('d', 'a test said so');
+    });
+    const run = await startMasked({ rounds: 1, cohort: { quorum: 3 } }, { transport });
+    const trained: string[] = [];
+    for (const name of ['a', 'b', 'c', 'd']) run.join(name, { onTrain: async () => void trained.push(name) });
+    await vi.waitFor(() => expect(run.events.filter(({ type }) => type === 'ready')).toHaveLength(4), 15_000);
+    expect(await run.coordinator.run()).toMatchObject(end);
+    const names = commitsOf(run).map(({ updates }) => updates.map(({ name }) => name).join());
+    expect(names).toEqual(stage === 'mask' ? ['a,b,c'] : []);
+    expect(trained.sort()).toEqual(['a', 'b', 'c', 'd']);
+    expect(verifyRun(run.runDir).findings).toEqual([]);
+  });
+
   test('ends the run below three sites, with everything that was committed kept', async () => {
     const run = await startMasked({
       rounds: 1,
