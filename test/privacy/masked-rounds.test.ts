@@ -1,5 +1,5 @@
 /** Rounds under secure aggregation, over a real coordinator and real site agents. */
-import { readdirSync, readFileSync, rmSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type LogRecord, runPaths, verifyCopy, verifyRun } from '@tributary/coordinator';
 import { readSigningKey, signRecord } from '@tributary/shared-protocol';
@@ -248,6 +248,35 @@ describe('an attempt that fails', () => {
       rounds: 0,
       message: expect.stringMatching(/at least 3/),
     });
+  });
+});
+
+describe('a coordinator without room for a masked update', () => {
+  test('ends with the reason, and waits for nothing more', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'], shouldAdvanceTime: true });
+    onTestFinished(() => void vi.useRealTimers());
+    let release = () => {};
+    const held = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    let asked = 0;
+    const { transport } = tapped(memoryTransport(), async (request) => {
+      if (request.type !== 'mask') return;
+      // No folder can be where a file is. The others are still to be asked then.
+      if (++asked === 1) writeFileSync(runPaths(run.runDir).roundSpool(1), '');
+      else await held;
+    });
+    const run = await startMasked(
+      { rounds: 1, deadlines: { ...DEADLINES, rejoinSeconds: 300 } },
+      { transport },
+    );
+    const sites = ['a', 'b', 'c'].map((name) => run.join(name));
+    await expect(run.coordinator.run()).rejects.toMatchObject({ code: 'FED_RUN_STORAGE' });
+    await run.coordinator.close();
+    release();
+    await Promise.all(sites.map((site) => site.stop()));
+    // What would keep its process alive.
+    await vi.waitFor(() => expect(vi.getTimerCount()).toBe(0), 5000);
   });
 });
 

@@ -385,7 +385,10 @@ export function createSecureRound(
       );
       const timer = setTimeout(() => reject(late), Math.max(1, until - now()));
       const { signal } = current.abort;
-      const onAbort = () => reject(signal.reason);
+      const onAbort = () => {
+        end();
+        reject(signal.reason);
+      };
       const end = () => {
         clearTimeout(timer);
         signal.removeEventListener('abort', onAbort);
@@ -540,6 +543,8 @@ export function createSecureRound(
                 : '';
             gathering.extend(`they could not be summed: ${error.message}${whose}`);
           } finally {
+            // Also where one site's storage error has ended it: nothing waits for the others any more.
+            attempt.abort.abort(new Error('the attempt is over'));
             attempt = undefined;
           }
         }
