@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { type LogRecord, runPaths, verifyCopy, verifyRun } from '@tributary/coordinator';
 import { readSigningKey, signRecord } from '@tributary/shared-protocol';
 import { rotateKey } from '@tributary/worker';
-import { describe, expect, test, vi } from 'vitest';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import {
   changes,
   commitsOf,
@@ -155,6 +155,33 @@ describe('an attempt that fails', () => {
     expect(verifyRun(run.runDir).findings).toEqual([]);
   });
 
+  test('waits for nobody who is not in the set that was asked for', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'], shouldAdvanceTime: true });
+    onTestFinished(() => void vi.useRealTimers());
+    let c: Site | undefined;
+    let lost: Promise<void> | undefined;
+    const { transport } = tapped(memoryTransport(), async (request) => {
+      if (request.type !== 'agree') return;
+      lost ??= c!.stop().then(() => void run.join('c', { stateDir: c!.stateDir }));
+      await lost;
+    });
+    const deadlines = { roundSeconds: 300, quorumSeconds: 300, heartbeatSeconds: 700 };
+    const run = await startMasked({ rounds: 1, cohort: { quorum: 3 }, deadlines }, { transport });
+    run.join('a');
+    run.join('b');
+    c = run.join('c');
+    run.join('d', { onTrain: () => new Promise(() => undefined) });
+    await vi.waitFor(() => expect(run.events.filter(({ type }) => type === 'ready')).toHaveLength(4), 15_000);
+    const done = run.coordinator.run();
+    const announced = () => run.log().filter(({ type }) => type === 'trained').length;
+    await vi.waitFor(() => expect(announced()).toBe(3), 15_000);
+    // The time that d is given, once.
+    vi.advanceTimersByTime(300_000);
+    expect(await done).toMatchObject({ reason: 'rounds' });
+    expect(run.log().filter(({ type }) => type === 'survivors')).toHaveLength(2);
+    expect(commitsOf(run)[0]!.updates.map(({ name }) => name)).toEqual(['a', 'b', 'c']);
+  });
+
   test('has a site that lost its update train it once more', async () => {
     const trained: string[] = [];
     let release = () => {};
@@ -175,6 +202,34 @@ describe('an attempt that fails', () => {
     release();
     expect(await done).toMatchObject({ reason: 'rounds' });
     expect(trained).toEqual(['c', 'c']);
+  });
+
+  test.each([
+    ['before its sum was asked for: the round goes on without it', 'mask', { reason: 'rounds' }],
+    [
+      'afterwards: there is no other sum, and the run ends',
+      'agree',
+      {
+        reason: 'failed',
+        message: expect.stringMatching(/was to be unmasked with d, who is out of the run/),
+      },
+    ],
+  ] as const)('that is of a site which is expelled %s', async (_, stage, end) => {
+    let expelled = false;
+    const { transport } = tapped(memoryTransport(), async (request) => {
+      if (request.type !== stage || expelled) return;
+      expelled = true;
+      run.coordinator.revoke('d', 'a test said so');
+    });
+    const run = await startMasked({ rounds: 1, cohort: { quorum: 3 } }, { transport });
+    const trained: string[] = [];
+    for (const name of ['a', 'b', 'c', 'd']) run.join(name, { onTrain: async () => void trained.push(name) });
+    await vi.waitFor(() => expect(run.events.filter(({ type }) => type === 'ready')).toHaveLength(4), 15_000);
+    expect(await run.coordinator.run()).toMatchObject(end);
+    const names = commitsOf(run).map(({ updates }) => updates.map(({ name }) => name).join());
+    expect(names).toEqual(stage === 'mask' ? ['a,b,c'] : []);
+    expect(trained.sort()).toEqual(['a', 'b', 'c', 'd']);
+    expect(verifyRun(run.runDir).findings).toEqual([]);
   });
 
   test('ends the run below three sites, with everything that was committed kept', async () => {

@@ -121,7 +121,9 @@ let lastPort = 20_000 + Math.floor(Math.random() * 8000);
 export async function steadyPort(): Promise<number> {
   for (;;) {
     lastPort = lastPort >= 29_999 ? 20_000 : lastPort + 1;
-    if (await isFree(lastPort)) return lastPort;
+    // Of its own: another run may have gone on to the next by the time that this one is known to be free.
+    const port = lastPort;
+    if (await isFree(port)) return port;
   }
 }
 
