@@ -390,6 +390,7 @@ test('a site’s copy of the log finds a second sum of the same updates, and a c
 
 describe('a configuration', () => {
   test.each([
+    [{ cohort: { size: 2 } }, /cohort.size = 2: .*hides nobody among fewer than 3/],
     [{ cohort: { quorum: 2 } }, /cohort.quorum = 2: .*hides nobody among fewer than 3/],
     [{ strategy: { name: 'fed-avg', updateClippingNorm: 1 } as const }, /sees no single update/],
     [{ privacy: { secureAggregation: { valueBits: 40 } } }, /valueBits/],

@@ -118,6 +118,14 @@ export function resolveFederation(
       message: `secure aggregation hides nobody among fewer than ${FEWEST_MASKED} sites; set it to ${FEWEST_MASKED} or more`,
     });
   }
+  const { size } = settings.cohort;
+  if (secureAggregation && typeof size === 'number' && Number.isInteger(size) && size < FEWEST_MASKED) {
+    issues.push({
+      path: 'cohort.size',
+      value: String(size),
+      message: `secure aggregation hides nobody among fewer than ${FEWEST_MASKED} sites; ask ${FEWEST_MASKED} or more`,
+    });
+  }
   const unsound = unsoundModel(settings.privacy, artifact.topology);
   if (unsound !== undefined) issues.push({ path: 'model', value: artifact.name, message: unsound });
   const exchanged = artifact.weights.filter(({ name }) => !frozen.has(name));
