@@ -1,5 +1,6 @@
 /** A privacy budget is spent, by the log's own account, and the run ends before it is overdrawn. */
 import { epsilonSpent } from '@tributary/privacy';
+import { secureAggregationSchema } from '@tributary/shared-protocol';
 import { describe, expect, it } from 'vitest';
 import { unsoundWithPrivacy } from '../src/config/privacy-rules.ts';
 import { type FederationConfig, resolveFederation } from '../src/index.ts';
@@ -265,17 +266,15 @@ describe('settings that would make the privacy of sites a lie are refused', () =
     expect(() => masked(true, { clippingNorm: { initial: 1 } })).toThrow(/clippingNorm.*needs noise/s);
   });
 
-  it('a strategy that looks at single updates', () => {
-    const [unsound] = unsoundWithPrivacy({
-      privacy: { differentialPrivacy: site, budget },
-      augmentation: {},
-      evaluation: {},
-      strategy: { name: 'krum' },
-    });
-    expect(unsound).toMatchObject({
-      path: ['strategy', 'name'],
-      message: expect.stringMatching(/single updates.*fed-avg/),
-    });
+  it.each([
+    ['noise', { differentialPrivacy: site, budget }],
+    ['masks', { secureAggregation: secureAggregationSchema.parse({}) }],
+  ])('a strategy that looks at single updates, under %s', (_, privacy) => {
+    const rest = { augmentation: {}, evaluation: {} };
+    expect(unsoundWithPrivacy({ privacy, ...rest, strategy: { name: 'krum' } })).toMatchObject([
+      { path: ['strategy', 'name'], message: expect.stringMatching(/single updates.*fed-avg/) },
+    ]);
+    expect(unsoundWithPrivacy({ privacy, ...rest, strategy: { name: 'fed-avg' } })).toEqual([]);
   });
 
   it('a model with batch normalisation', () => {

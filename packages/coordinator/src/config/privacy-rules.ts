@@ -39,6 +39,12 @@ export function unsoundWithPrivacy(settings: PrivateSettings): UnsoundSetting[] 
         'the coordinator sees no single update under secure aggregation, and can scale none down; leave it out: privacy.secureAggregation.clippingRange bounds each value at the site',
     });
   }
+  if (privacy.secureAggregation && !OF_THE_MEAN.includes(strategy.name)) {
+    unsound.push({
+      path: ['strategy', 'name'],
+      message: `it compares single updates, and under secure aggregation the coordinator has their sum only; use one of the mean: ${OF_THE_MEAN.join(', ')}`,
+    });
+  }
   if (privacy.differentialPrivacy === undefined) return unsound;
   if (evaluation.sites === true) {
     unsound.push({
