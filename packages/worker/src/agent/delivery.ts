@@ -172,7 +172,8 @@ export function createDelivery(spool: Spool, shelf: Shelf, guard: Guard, emit: E
   const offer = (entry: Entry, channel: Channel) => track(offerOnce(entry, channel));
 
   async function offerOnce(entry: Entry, channel: Channel): Promise<void> {
-    if (offering.get(entry) === channel) return;
+    // An announcement may be asked for again while the answer to the last is on its way: both are said.
+    if (offering.get(entry) === channel && !(entry.task === 'train' && guard.masks)) return;
     offering.set(entry, channel);
     let repeat = false;
     try {

@@ -92,6 +92,22 @@ describe('an agent whose federation sums under masks', () => {
     expect(events.map(({ type }) => type)).toContain('accepted');
   });
 
+  test('says again that it has its update when a plan asks while the answer to the last time is on its way', async () => {
+    await trained();
+    let answer: ((receipt: MessageOf<'receipt'>) => void) | undefined;
+    coordinator.on.trained = () =>
+      new Promise((resolve) => {
+        answer = resolve;
+      });
+    await coordinator.drop();
+    await vi.waitFor(() => expect(answer).toBeDefined(), 10_000);
+    delete coordinator.on.trained;
+    await coordinator.plan({ model });
+    await coordinator.received('trained', 2);
+    answer?.({ type: 'receipt', decision: 'send' });
+    expectSum(await honest());
+  });
+
   test('serves no chunk of its update: not as soon as it has one, not while it masks, and not after a restart', async () => {
     const ask = (index = 0) => channel().call({ type: 'chunk', digest: RAW, index }, 'chunk-data');
     const unknown = { code: 'FED_PROTOCOL_BLOB_UNKNOWN' };
