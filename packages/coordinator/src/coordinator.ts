@@ -235,7 +235,11 @@ async function start(
     },
   });
   const transport = leadership ? heldBack(options.transport, leadership) : options.transport;
-  const listener = await transport.listen(desk.onLink);
+  const listener = await transport.listen(desk.onLink).catch(async (error: unknown) => {
+    // Its clock would keep the process alive.
+    await desk.close();
+    throw error;
+  });
   listens(listener);
   const url = federation.server.publicUrl ?? listener.url;
   sayListening();

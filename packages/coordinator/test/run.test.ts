@@ -1,4 +1,5 @@
-import { describe, expect, it } from 'vitest';
+import { createMemoryTransport } from '@tributary/shared-protocol/memory';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { readCheckpoint } from '../src/index.ts';
 import { adds, artifact, startRun } from './federation.ts';
 
@@ -23,5 +24,16 @@ describe('a run', () => {
     expect(summary).toMatchObject({ reason: 'rounds', rounds: 2, bestRound: 1, metrics: { loss: 1.75 } });
     expect(await a.goodbye).toMatchObject({ code: 'rounds' });
     expect(await b.goodbye).toMatchObject({ code: 'rounds' });
+  });
+
+  it('that can not listen says why, and leaves nothing that would keep its process alive', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+    onTestFinished(() => void vi.useRealTimers());
+    const transport = {
+      ...createMemoryTransport(),
+      listen: () => Promise.reject(new Error('the server is not there')),
+    };
+    await expect(startRun({}, { transport })).rejects.toThrow('the server is not there');
+    expect(vi.getTimerCount()).toBe(0);
   });
 });
