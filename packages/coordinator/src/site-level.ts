@@ -13,7 +13,7 @@ import {
   type RandomWords,
   updateAdaptiveClipping,
 } from '@tributary/privacy';
-import type { SiteLevelPlan } from '@tributary/shared-protocol';
+import { parameterCount, type SiteLevelPlan } from '@tributary/shared-protocol';
 import type { Fold } from './aggregate/fold.ts';
 import { refuseOverdraft } from './privacy-books.ts';
 import type { RunContext } from './round/context.ts';
@@ -74,7 +74,7 @@ export function releaseMean(
   const entry = { type: 'noised', round, sites, clippingNorm, expectedCohort: asked } as const;
   context.record(entry, { durable: true });
 
-  const dimension = context.manifest.reduce((n, { shape }) => n + shape.reduce((a, b) => a * b, 1), 0);
+  const dimension = parameterCount(context.manifest);
   const noise = noiseOf(central, asked);
   const stdDev = noiseStdDev({
     clippingNorm: contribution(clippingNorm, dimension),

@@ -77,7 +77,7 @@ export type {
   UnmaskRequest,
 } from './secure-aggregation/messages.ts';
 export type { SecaggPlan, SecaggSettings } from './secure-aggregation/plan.ts';
-export { planRound } from './secure-aggregation/plan.ts';
+export { FEWEST_SITES, planRound } from './secure-aggregation/plan.ts';
 export type { FederationMasking } from './secure-aggregation/round-settings.ts';
 export { settingsOfRound } from './secure-aggregation/round-settings.ts';
 export type { SecaggSiteOptions } from './secure-aggregation/site.ts';

@@ -58,6 +58,11 @@ export function elementCount(shape: readonly number[]): number {
   return count;
 }
 
+/** Values in all of the tensors together. Throws as elementCount does. */
+export function parameterCount(tensors: readonly { readonly shape: readonly number[] }[]): number {
+  return tensors.reduce((sum, { shape }) => sum + elementCount(shape), 0);
+}
+
 /** Bytes of a tensor's data, without padding. Throws as elementCount does. */
 export function byteLengthOf(spec: Pick<TensorSpec, 'dtype' | 'shape'>): number {
   return elementCount(spec.shape) * elementBytes(spec.dtype);

@@ -16,7 +16,15 @@ export { createChannel } from './channel.ts';
 export { crashPoint } from './crash-point.ts';
 export { canonicalJson, sha256 } from './digest.ts';
 export type { DType, Tensor, TensorData, TensorSpec } from './dtypes.ts';
-export { byteLengthOf, DTYPES, elementBytes, elementCount, isDType, tensorBytes } from './dtypes.ts';
+export {
+  byteLengthOf,
+  DTYPES,
+  elementBytes,
+  elementCount,
+  isDType,
+  parameterCount,
+  tensorBytes,
+} from './dtypes.ts';
 export type { ProtocolVersion } from './envelope.ts';
 export { decodeMessage, encodeMessage, MAX_MESSAGE_VALUES, negotiate } from './envelope.ts';
 export type { ProtocolErrorCode } from './errors.ts';

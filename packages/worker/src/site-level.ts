@@ -2,11 +2,8 @@
  * Privacy of the site as a whole, at the site: its update is clipped before it leaves and, where the federation has the
  * noise at the sites, noised. Trained as without privacy: nothing but the update tells of it, so no metrics are sent.
  */
-import { fewestHonest, PrivacyError, protectShare, protectUpdate } from '@tributary/privacy';
+import { FEWEST_SITES, fewestHonest, PrivacyError, protectShare, protectUpdate } from '@tributary/privacy';
 import type { MessageOf, SharedNoisePlan, SiteLevelPlan, Tensor } from '@tributary/shared-protocol';
-
-/** A sum of fewer hides nobody. */
-export const FEWEST_MASKED = 3;
 
 /** The L2 norm to which an update is clipped: the federation's, or the one that the plan tells where that adapts. */
 export function updateNorm({ clippingNorm }: SiteLevelPlan, told: number | undefined): number | undefined {
@@ -44,5 +41,5 @@ function honestSites({ cohortSize, minUpdates }: ToldOfRound): number {
       'FED_PRIVACY_PARAMETER',
       'the plan does not tell how many sites share the noise: the coordinator speaks an older protocol',
     );
-  return fewestHonest({ asked: cohortSize, fewest: Math.max(FEWEST_MASKED, minUpdates) });
+  return fewestHonest({ asked: cohortSize, fewest: Math.max(FEWEST_SITES, minUpdates) });
 }

@@ -3,6 +3,7 @@
  * once. An update counts whole or not at all: one that turns out bad, or whose link is lost half-way, is taken out
  * again, exactly, because the sums are exact; for that its bytes are read back from the spool.
  */
+import { parameterCount } from '@tributary/shared-protocol';
 import type { TensorShape } from '../config/resolve.ts';
 import { CoordinatorError } from '../errors.ts';
 import type { MeanUpdate, StreamingStrategy, UpdateFacts } from '../strategy.ts';
@@ -64,7 +65,7 @@ export interface IncomingUpdate {
 
 /** 16 bytes a trained parameter, from the first update on. */
 export function createFold(manifest: readonly TensorShape[], strategy: StreamingStrategy): Fold {
-  const length = manifest.reduce((n, t) => n + t.shape.reduce((a, b) => a * b, 1), 0);
+  const length = parameterCount(manifest);
   const weights = new Map<string, number>();
   const norms = new Map<string, number>();
   let clippingNorm = strategy.updateClippingNorm;

@@ -1,4 +1,5 @@
 /** The resolved form of a configuration: all of its numbers, the model's topology and tensors, and one digest. */
+import { FEWEST_SITES } from '@tributary/privacy';
 import {
   type AugmentationPlan,
   canonicalJson,
@@ -51,9 +52,6 @@ export interface ResolvedFederation
   /** SHA-256 of the canonical JSON, lower-case hex. */
   readonly digest: string;
 }
-
-/** Sites whose sum hides each of them, at least. */
-const FEWEST_MASKED = 3;
 
 /**
  * `config` laid over a model's recipe, section by section: what the configuration says wins key by key, an optimizer
@@ -110,20 +108,20 @@ export function resolveFederation(
   }
   const { secureAggregation } = settings.privacy ?? {};
   if (secureAggregation && config.cohort?.quorum === undefined)
-    settings.cohort.quorum = Math.max(FEWEST_MASKED, settings.cohort.quorum);
-  if (secureAggregation && settings.cohort.quorum < FEWEST_MASKED) {
+    settings.cohort.quorum = Math.max(FEWEST_SITES, settings.cohort.quorum);
+  if (secureAggregation && settings.cohort.quorum < FEWEST_SITES) {
     issues.push({
       path: 'cohort.quorum',
       value: String(settings.cohort.quorum),
-      message: `secure aggregation hides nobody among fewer than ${FEWEST_MASKED} sites; set it to ${FEWEST_MASKED} or more`,
+      message: `secure aggregation hides nobody among fewer than ${FEWEST_SITES} sites; set it to ${FEWEST_SITES} or more`,
     });
   }
   const { size } = settings.cohort;
-  if (secureAggregation && typeof size === 'number' && Number.isInteger(size) && size < FEWEST_MASKED) {
+  if (secureAggregation && typeof size === 'number' && Number.isInteger(size) && size < FEWEST_SITES) {
     issues.push({
       path: 'cohort.size',
       value: String(size),
-      message: `secure aggregation hides nobody among fewer than ${FEWEST_MASKED} sites; ask ${FEWEST_MASKED} or more`,
+      message: `secure aggregation hides nobody among fewer than ${FEWEST_SITES} sites; ask ${FEWEST_SITES} or more`,
     });
   }
   const unsound = unsoundModel(settings.privacy, artifact.topology);

@@ -1,5 +1,5 @@
 /** What an offer must say before a byte of its update is asked for. */
-import type { MessageOf } from '@tributary/shared-protocol';
+import { type MessageOf, parameterCount } from '@tributary/shared-protocol';
 import type { TensorShape } from '../config/resolve.ts';
 import { CoordinatorError } from '../errors.ts';
 import { HEADER_SLACK_BYTES } from './pull.ts';
@@ -47,7 +47,7 @@ export function checkOffer(
       `${metrics.length} metrics; at most ${MAX_METRICS}, with names of at most 64 characters`,
     );
   }
-  const bytes = manifest.reduce((n, t) => n + 4 * t.shape.reduce((a, b) => a * b, 1), 0);
+  const bytes = 4 * parameterCount(manifest);
   if (offer.update.bytes < bytes || offer.update.bytes > bytes + HEADER_SLACK_BYTES) {
     throw new CoordinatorError(
       'FED_UPDATE_SIZE',

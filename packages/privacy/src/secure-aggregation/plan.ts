@@ -4,8 +4,8 @@ import { fieldDigest } from './fields.ts';
 import { type FixedPoint, type FixedPointSettings, planFixedPoint } from './fixed-point.ts';
 import { packedBytes } from './packing.ts';
 
-/** With fewer, a sum tells each site the sum of at most one other. */
-const FEWEST_SITES = 3;
+/** With fewer, a sum tells each site the sum of at most one other: it hides nobody. */
+export const FEWEST_SITES = 3;
 const DIGEST = /^[0-9a-f]{64}$/;
 const ATTEMPT = /^[A-Za-z0-9_-]{1,64}$/;
 

@@ -45,7 +45,7 @@ import {
   type UnmaskMessage,
   type UnmaskRequest,
 } from './messages.ts';
-import { planRound, type SecaggPlan, type SecaggSettings } from './plan.ts';
+import { FEWEST_SITES, planRound, type SecaggPlan, type SecaggSettings } from './plan.ts';
 import { splitSecret } from './shamir.ts';
 import { createMaskedPacker, type MaskedPacker, type UpdateMasker } from './update-masker.ts';
 
@@ -111,12 +111,12 @@ export class SecaggSite {
   #survivors: readonly string[] = [];
 
   constructor(options: SecaggSiteOptions) {
-    const { settings, site, roster, sign, minCohort = 3, random = randomFillSync } = options;
+    const { settings, site, roster, sign, minCohort = FEWEST_SITES, random = randomFillSync } = options;
     this.plan = planRound(settings);
-    if (!Number.isInteger(minCohort) || minCohort < 3)
+    if (!Number.isInteger(minCohort) || minCohort < FEWEST_SITES)
       throw new PrivacyError(
         'FED_PRIVACY_PARAMETER',
-        `minCohort is ${minCohort}: it must be an integer from 3`,
+        `minCohort is ${minCohort}: it must be an integer from ${FEWEST_SITES}`,
       );
     if (!this.plan.cohort.includes(site)) throw new RangeError(`this site, '${site}', is not in the cohort`);
     if (this.plan.cohort.length < minCohort)

@@ -20,6 +20,7 @@ import {
   type Message,
   type MessageOf,
   ProtocolError,
+  parameterCount,
   readFrameHeader,
   type SecureAggregationPlan,
   type SigningKey,
@@ -343,7 +344,7 @@ async function countParameters(path: string, bytes: number): Promise<number> {
   const file = await open(path, 'r');
   try {
     const { tensors } = await headerOf(file, bytes);
-    return tensors.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+    return parameterCount(tensors);
   } finally {
     await file.close();
   }

@@ -5,6 +5,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import {
   epsilonSpent,
+  FEWEST_SITES,
   isWithinBudget,
   type PrivateRound,
   poissonSampling,
@@ -23,7 +24,7 @@ import type { Peer } from '../agent/peers.ts';
 import type { CohortTold, SpooledUpdate } from '../agent/spool.ts';
 import type { TrainerSetup } from '../agent/trainer-keeper.ts';
 import { isPolicyError, PolicyError, type PolicyErrorCode } from '../errors.ts';
-import { FEWEST_MASKED, updateNorm } from '../site-level.ts';
+import { updateNorm } from '../site-level.ts';
 import { closesAt, describeHours, opensAt } from './hours.ts';
 import { dayOf, type Ledger, nextDay } from './ledger.ts';
 import { type LoadedPolicy, nameOf, POLICY_FILE } from './load.ts';
@@ -271,7 +272,7 @@ export function createGuard(options: GuardOptions): Guard {
           'FED_POLICY_COHORT',
           `the plan told of ${cohortSize} sites, by which the noise was shared, and ${cohort.length + 1} are to be summed`,
         );
-      return Math.max(FEWEST_MASKED, rules.minCohort ?? 0, shares ? minUpdates : 0);
+      return Math.max(FEWEST_SITES, rules.minCohort ?? 0, shares ? minUpdates : 0);
     },
     checkCoordinator({ url, fingerprint }) {
       const { coordinators } = rules;
