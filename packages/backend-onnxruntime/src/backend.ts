@@ -18,7 +18,6 @@ import {
   type TypedArray,
   Variable,
 } from '@tensorflow/tfjs-core';
-import { DeviceBuffers } from './device-buffers.ts';
 import { BackendError } from './errors.ts';
 import { describe, type Explanation, Profiles, shares } from './explain.ts';
 import { CpuKernels, type HostTensor } from './fallback.ts';
@@ -38,6 +37,7 @@ import { reshape } from './ops.ts';
 import { type BackendOptions, type ResolvedOptions, resolveOptions } from './options.ts';
 import { inputName, modelOf, outputName, type Plan, peakBytes, plan } from './plan.ts';
 import { type Program, Programs } from './programs.ts';
+import { Results } from './results.ts';
 import { Runtime } from './runtime.ts';
 
 /** Why a graph ran. */
@@ -86,7 +86,7 @@ export class OnnxRuntimeBackend extends KernelBackend {
   #profiles: Profiles | undefined;
   #profiled: { readonly program: Program; readonly record: FlushRecord }[] = [];
   readonly #cpu: CpuKernels;
-  readonly #deviceBuffers = new DeviceBuffers();
+  readonly #results = new Results();
   /** Entries with values that wait for a flush. */
   readonly #live = new Set<Entry>();
   readonly #records: FlushRecord[] = [];
@@ -190,7 +190,7 @@ export class OnnxRuntimeBackend extends KernelBackend {
 
   override dispose(): void {
     this.#live.clear();
-    this.#deviceBuffers.clear();
+    this.#results.clear();
     this.#programs.clear();
     this.#cpu.dispose();
   }
@@ -361,7 +361,7 @@ export class OnnxRuntimeBackend extends KernelBackend {
       sessions: this.#programs.count,
       sessionBytes: this.#programs.bytes,
       pendingTensors: this.#live.size,
-      deviceBuffers: this.#deviceBuffers.count,
+      deviceBuffers: this.#results.deviceBuffers,
       fallbacks: this.#cpu.calls,
     };
   }
@@ -409,7 +409,7 @@ export class OnnxRuntimeBackend extends KernelBackend {
         this.#programs.add(program);
       }
       this.#run(program, graph);
-      this.#deviceBuffers.settle();
+      this.#results.settle();
     } catch (cause) {
       const failure = describeFailure(cause, graph, this.options.mode);
       for (const entry of entries) entry.failure = failure;
@@ -461,7 +461,7 @@ export class OnnxRuntimeBackend extends KernelBackend {
     const results = program.session.run(feeds, program.outputNames);
     outputs.forEach((value, i) => {
       const source = this.#runtime.sourceOf(results[program.outputNames[i]!]!);
-      if ('gpu' in source) this.#deviceBuffers.add(source.gpu);
+      this.#results.add(source);
       value.resolve(source);
     });
   }
@@ -486,9 +486,9 @@ export class OnnxRuntimeBackend extends KernelBackend {
 
   #release(value: Value): void {
     value.holders--;
-    if (value.holders > 0 || value.source === undefined || !('gpu' in value.source)) return;
-    this.#deviceBuffers.retire(value.source.gpu);
-    if (this.#live.size === 0) this.#deviceBuffers.settle();
+    if (value.holders > 0) return;
+    this.#results.retire(value);
+    if (this.#live.size === 0) this.#results.settle();
   }
 
   #entryOf({ shape, dtype, values }: HostTensor, refCount: number, ownership: 'own' | 'copy'): Entry {
@@ -517,7 +517,9 @@ export class OnnxRuntimeBackend extends KernelBackend {
     const { source } = value;
     if (source === undefined)
       throw new BackendError('FED_ORT_DISPOSED', 'This tensor has no data that could be read.');
-    return 'gpu' in source ? this.#fetch(value) : source.host;
+    const data = 'gpu' in source ? this.#fetch(value) : source.host;
+    this.#results.handOut(data);
+    return data;
   }
 
   /** Through a graph of its own whose result doesn't stay: to ask the buffer for its data would end the process. */

@@ -128,9 +128,12 @@ export function where(condition: Value, yes: Operand, no: Operand): Value {
   return emit('Where', [condition, a, b], shape, dtype);
 }
 
-/** The sum, maximum … of several values of one shape. */
-export function variadic(op: 'Sum' | 'Max' | 'Min', values: readonly Value[]): Value {
-  return values.length === 1 ? values[0]! : emit(op, values, values[0]!.shape, values[0]!.dtype);
+/** The sum or maximum of several values of one shape, in pairs: ONNX Runtime takes more than two on one thread. */
+export function allOf(op: 'Add' | 'Max', values: readonly Value[]): Value {
+  if (values.length === 1) return values[0]!;
+  const half = values.length >> 1;
+  const [a, b] = [allOf(op, values.slice(0, half)), allOf(op, values.slice(half))];
+  return emit(op, [a, b], a.shape, a.dtype);
 }
 
 // --- Many to one ---

@@ -2,6 +2,8 @@
  * From pending values to a program: walks back from what is wanted to what exists, numbers what it meets, and writes
  * two things from the same walk: a key that is equal for graphs of equal structure, and, when that key is new, a model.
  */
+
+import { onCpu } from './cpu-nodes.ts';
 import {
   BYTES_PER_ELEMENT,
   type ElementType,
@@ -102,7 +104,7 @@ export function modelOf({ nodes, externals, constants, outputs }: Plan, device: 
     dtype: value.dtype,
     shape: value.shape,
   });
-  const modelNodes = nodes.flatMap((node, i): ModelNode[] => {
+  const modelNodes = nodes.flatMap((node, i): readonly ModelNode[] => {
     const made = {
       op: node.op,
       domain: node.domain,
@@ -111,7 +113,7 @@ export function modelOf({ nodes, externals, constants, outputs }: Plan, device: 
       outputs: node.outputs.map(nameOf),
       name: `${i}:${node.kernel}`,
     };
-    return device === 'webgpu' ? onWebgpu(node, made) : [made];
+    return device === 'webgpu' ? onWebgpu(node, made) : device === 'cpu' ? onCpu(node, made) : [made];
   });
   return encodeModel({
     nodes: modelNodes,

@@ -3,23 +3,13 @@
  * each would run on the processor, and its inputs and results be copied there and back: half of a training step.
  */
 import type { Node } from './graph.ts';
-import type { ModelNode } from './proto.ts';
+import { type ModelNode, stepsFor } from './model-steps.ts';
 
 /** Returns what computes the same as `made`, the model's form of `node`. */
-export function onWebgpu(node: Node, made: ModelNode): ModelNode[] {
-  const { inputs, outputs } = made;
-  const step = (op: string, from: readonly string[], to: string, attributes = {}): ModelNode => ({
-    ...made,
-    op,
-    domain: '',
-    attributes,
-    inputs: from,
-    outputs: [to],
-    name: `${made.name}/${to}`,
-  });
+export function onWebgpu(node: Node, made: ModelNode): readonly ModelNode[] {
+  const { inputs } = made;
+  const { step, between, result } = stepsFor(made);
   const [a, b] = inputs as readonly [string, string];
-  const result = outputs[0]!;
-  const between = (name: string): string => `${result}_${name}`;
   switch (made.op) {
     case 'Or':
       return [

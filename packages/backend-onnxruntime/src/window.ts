@@ -4,7 +4,7 @@
  * dimensions, is a Gather of rows followed by arithmetic. A tap is one place of the window. A pixel that lies outside
  * (padding) is the index one past the last, where a caller puts a row of zeros.
  */
-import { external, number, type Value } from './graph.ts';
+import { emit, external, ints, number, type Value } from './graph.ts';
 import * as o from './ops.ts';
 
 /** Geometry, one number for each spatial dimension. */
@@ -18,12 +18,17 @@ export interface Window {
   readonly before: readonly number[];
 }
 
-/** Pixels to take, in order, and whether some of them are outside. */
+/** Pixels to take, in order. */
 interface Table {
   readonly indices: Value;
   readonly length: number;
-  readonly outside: boolean;
+  /** Pixels that there are. */
+  readonly pixels: number;
+  /** Places in the table whose pixel is outside. */
+  readonly outside: readonly number[];
   readonly identity: boolean;
+  /** The indices with some pixel inside in place of those outside. */
+  readonly inside: () => Value;
 }
 
 /**
@@ -63,6 +68,18 @@ export class Tables {
     });
   }
 
+  /** The same, and after each patch the index two past the last pixel. */
+  get patchesAndOne(): Value {
+    return this.#once('patchesAndOne', () => {
+      const { reach, outPixels, taps } = this;
+      const indices = new Int32Array(outPixels * (taps + 1)).fill(this.inPixels + 1);
+      for (let out = 0; out < outPixels; out++) {
+        for (let tap = 0; tap < taps; tap++) indices[out * (taps + 1) + tap] = reach[tap * outPixels + out]!;
+      }
+      return external(indices, [indices.length], 'int32');
+    });
+  }
+
   /** For each output pixel, the input pixel under one tap. */
   tap(tap: number): Table {
     return this.#once(`tap ${tap}`, () => {
@@ -85,7 +102,7 @@ export class Tables {
   /** The same, but 1 where there is none. */
   get countsFromOne(): Value {
     return this.#once('countsFromOne', () =>
-      o.variadic('Max', [this.counts, o.expand(number(1), this.counts.shape)]),
+      o.allOf('Max', [this.counts, o.expand(number(1), this.counts.shape)]),
     );
   }
 
@@ -133,6 +150,18 @@ export class Tables {
           total,
         ),
       );
+    });
+  }
+
+  /** For each input pixel, the first output pixel whose window it is in. */
+  get windowOf(): Table {
+    return this.#once('windowOf', () => {
+      const indices = new Int32Array(this.inPixels).fill(this.outPixels);
+      for (let place = this.reach.length - 1; place >= 0; place--) {
+        const pixel = this.reach[place]!;
+        if (pixel !== this.inPixels) indices[pixel] = place % this.outPixels;
+      }
+      return tableOf(indices, this.outPixels);
     });
   }
 
@@ -210,23 +239,27 @@ export function tablesOf(window: Window): Tables {
 /** Rows of pixels `[batch, pixels, channels]` that a table names, with `fill` for what is outside. */
 export function takePixels(x: Value, table: Table, fill: Value): Value {
   if (table.identity) return x;
-  return o.gather(table.outside ? withRowOf(fill, x) : x, table.indices, 1);
+  if (table.outside.length === 0) return o.gather(x, table.indices, 1);
+  if (table.outside.length * SCATTER_COST > table.pixels)
+    return o.gather(withRowOf(fill, x), table.indices, 1);
+  const taken = o.gather(x, table.inside(), 1);
+  const outside: Shape = [x.shape[0]!, table.outside.length, x.shape[2]!];
+  const places = o.expand(o.reshape(ints(table.outside), [1, outside[1], 1]), outside);
+  return emit('ScatterElements', [taken, places, o.expand(fill, outside)], taken.shape, taken.dtype, {
+    axis: 1,
+  });
 }
+
+type Shape = readonly [number, number, number];
+
+/** To overwrite one number in place takes as long as to copy so many, which a row for what is outside costs. */
+const SCATTER_COST = 12;
 
 /** The pixels with one more at the end, for all that is outside. */
 function withRowOf(fill: Value, x: Value): Value {
   const key = `row of ${fill.constant!.token}`;
-  return x.derive(key, () =>
-    o.pad(
-      x,
-      [
-        [0, 0],
-        [0, 1],
-        [0, 0],
-      ],
-      fill,
-    ),
-  );
+  // Not Pad, which copies on one thread.
+  return x.derive(key, () => o.concat([x, o.expand(fill, [x.shape[0]!, 1, x.shape[2]!])], 1));
 }
 
 function inputPixel(window: Window, out: readonly number[], tap: readonly number[]): number {
@@ -241,11 +274,25 @@ function inputPixel(window: Window, out: readonly number[], tap: readonly number
 }
 
 function tableOf(indices: Int32Array, outside: number): Table {
+  const places: number[] = [];
+  indices.forEach((pixel, place) => {
+    if (pixel === outside) places.push(place);
+  });
+  let inside: Value | undefined;
   return {
     indices: external(indices, [indices.length], 'int32'),
     length: indices.length,
-    outside: indices.includes(outside),
+    pixels: outside,
+    outside: places,
     identity: indices.length === outside && indices.every((pixel, i) => pixel === i),
+    inside: () => {
+      inside ??= external(
+        indices.map((pixel) => (pixel === outside ? 0 : pixel)),
+        [indices.length],
+        'int32',
+      );
+      return inside;
+    },
   };
 }
 

@@ -54,6 +54,40 @@ describe('data', () => {
     expect([...view.dataSync()]).toEqual([2, 3, 4, 5]);
   });
 
+  it('the memory of a large result is given back when its tensor is gone, without the collector', async () => {
+    await start();
+    const weights = tf.variable(tf.zeros([1 << 20]));
+    const step = () => tf.tidy(() => void weights.assign(tf.add(weights, 1)));
+    for (let i = 0; i < 3; i++) step();
+    weights.dataSync();
+    const before = process.memoryUsage().arrayBuffers;
+    for (let i = 0; i < 40; i++) step();
+    (tf.backend() as OnnxRuntimeBackend).flush();
+    expect((process.memoryUsage().arrayBuffers - before) / 2 ** 20).toBeLessThan(4 * 4);
+    expect(weights.dataSync()[7]).toBe(43);
+    weights.dispose();
+  });
+
+  it('but not what was read, and not what another tensor was made of', async () => {
+    await start();
+    const large = () => {
+      const x = tf.add(tf.zeros([1, 1 << 18]), 5);
+      tf.backend().readSync(tf.sum(x).dataId); // computed, but not read
+      return x;
+    };
+    const read = large();
+    const numbers = read.dataSync();
+    read.dispose();
+    const first = large();
+    const column = tf.transpose(first);
+    first.dispose();
+    const row = tf.transpose(column); // the first one's data, which nobody holds but the graph
+    column.dispose();
+    tf.add(row, 1).dataSync();
+    expect(numbers[3]).toBe(5);
+    expect(row.dataSync()[3]).toBe(5);
+  });
+
   it('real and imaginary parts keep their numbers when the tensors that they came from are gone', async () => {
     const backend = await start();
     const real = tf.add(tf.tensor1d([1, 2]), 0);

@@ -11,6 +11,7 @@ import type { Value } from '../graph.ts';
 import * as o from '../ops.ts';
 import { takePixels } from '../window.ts';
 import { activate } from './activation.ts';
+import { addBias } from './bias.ts';
 import {
   type Geometry,
   geometry2d,
@@ -23,24 +24,22 @@ import {
   ZERO,
 } from './conv-geometry.ts';
 import { depthwise, depthwiseFilterGradient, depthwiseInputGradient } from './depthwise.ts';
-import { addBias } from './elementwise.ts';
-import { inPairs, pairFilter, pairPatches, sumOfPair } from './few-channels.ts';
+import { convolveInPairs, filterGradientInPairs, inPairs } from './few-channels.ts';
 import { accept, FLOAT, type KernelTable } from './kernel.ts';
 
 function convolve(x: Value, filter: Value, g: Geometry): Value {
   const wide = inPairs(g);
-  const rows = wide === undefined ? patches(pixelsOf(x, g), g) : pairPatches(pixelsOf(x, g), g, wide);
-  const columns = wide === undefined ? filter : pairFilter(filter, g, wide);
-  const weights = o.reshape(columns, [rows.shape[1]!, columns.shape.at(-1)!]);
-  return imageOf(o.gemm(rows, weights), g.outShape, g);
+  if (wide !== undefined) return imageOf(convolveInPairs(pixelsOf(x, g), filter, g, wide), g.outShape, g);
+  const rows = patches(pixelsOf(x, g), g);
+  return imageOf(o.gemm(rows, o.reshape(filter, [rows.shape[1]!, g.cout])), g.outShape, g);
 }
 
 function filterGradient(x: Value, dy: Value, filterShape: readonly number[], g: Geometry): Value {
   const wide = inPairs(g);
-  const rows = wide === undefined ? patches(pixelsOf(x, g), g) : pairPatches(pixelsOf(x, g), g, wide);
+  if (wide !== undefined) return filterGradientInPairs(pixelsOf(x, g), pixelsOf(dy, g), g, wide);
+  const rows = patches(pixelsOf(x, g), g);
   const dyRows = o.reshape(pixelsOf(dy, g), [rows.shape[0]!, dy.size / rows.shape[0]!]);
-  const product = o.gemm(rows, dyRows, { transA: true });
-  return wide === undefined ? o.reshape(product, filterShape) : sumOfPair(product, g, wide);
+  return o.reshape(o.gemm(rows, dyRows, { transA: true }), filterShape);
 }
 
 /** A dy that is larger than the convolution's result counts as far as that goes. */

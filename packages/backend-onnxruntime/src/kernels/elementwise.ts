@@ -5,6 +5,7 @@
 import type { DataType, LeakyReluAttrs, StepAttrs } from '@tensorflow/tfjs-core';
 import { type ElementType, emit, number, uniform, type Value } from '../graph.ts';
 import * as o from '../ops.ts';
+import { addBias } from './bias.ts';
 import {
   accept,
   type Binary,
@@ -212,29 +213,13 @@ const binaryKernels: KernelTable = {
   },
 };
 
-/**
- * x + bias, where x is a matrix product without one and bias is a row: the product adds it for nothing. The product
- * may have been reshaped since, as a convolution's is.
- */
-export function addBias(x: Value, bias: Value): Value | undefined {
-  const product = o.unviewed(x);
-  const node = product.node;
-  if (node?.op !== 'Gemm' || node.inputs.length !== 2) return undefined;
-  const width = product.shape[1]!;
-  const channels = x.shape.at(-1)!;
-  if (bias.size !== channels || bias.shape.at(-1) !== channels || width % channels !== 0) return undefined;
-  if (bias.shape.length > x.shape.length) return undefined;
-  const inputs = [...node.inputs, o.tile(o.reshape(bias, [channels]), [width / channels])];
-  return o.reshape(emit('Gemm', inputs, product.shape, product.dtype, node.attributes), x.shape);
-}
-
 // --- Several tensors ---
 
 const otherKernels: KernelTable = {
   AddN: (inputs: Readonly<Record<string, Value>>) => {
     const values = Object.values(inputs);
     accept(NUMERIC, ...values);
-    return values[0]!.dtype === 'float32' ? o.variadic('Sum', values) : values.reduce(o.add);
+    return o.allOf('Add', values);
   },
   Select: ({ condition, t, e }: { condition: Value; t: Value; e: Value }) => {
     if (t.dtype !== e.dtype || condition.dtype !== 'bool') refuse('mixed types');

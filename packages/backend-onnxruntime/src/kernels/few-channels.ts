@@ -1,8 +1,9 @@
 /** Dense convolution of images with few channels, whose rows would be too short to be worth taking. */
-import type { Value } from '../graph.ts';
+import { number, type Value } from '../graph.ts';
 import * as o from '../ops.ts';
 import { tablesOf, type Window } from '../window.ts';
-import { type Geometry, patches, ZERO } from './conv-geometry.ts';
+import { takingBias } from './bias.ts';
+import { type Geometry, ZERO } from './conv-geometry.ts';
 
 /**
  * To take a row of 4 bytes costs what one of 60 does. So an image of few channels is seen as one of wide pixels, each as
@@ -54,8 +55,38 @@ export function inPairs({ window, batch, cin, cout, inShape, outShape }: Geometr
   };
 }
 
-/** [batch · outPixels / 2, rows of the window · across · cin] */
-export function pairPatches(x: Value, { window, batch, cin }: Geometry, { wide, group }: Pairs): Value {
+/** [batch · outPixels / 2, 2 · cout] */
+export function convolveInPairs(x: Value, filter: Value, g: Geometry, pairs: Pairs): Value {
+  const rows = patchesAndOne(x, g, pairs);
+  const { cin, cout } = pairs.wide;
+  const weights = o.reshape(pairFilter(filter, g, pairs), [rows.shape[1]! - cin, cout]);
+  const product = (last: Value) => o.gemm(rows, o.concat([weights, last], 0));
+  return takingBias(product(o.expand(ZERO, [cin, cout])), (bias) =>
+    product(
+      o.pad(
+        o.reshape(bias, [1, cout]),
+        [
+          [0, cin - 1],
+          [0, 0],
+        ],
+        ZERO,
+      ),
+    ),
+  );
+}
+
+export function filterGradientInPairs(x: Value, dy: Value, g: Geometry, pairs: Pairs): Value {
+  const rows = patchesAndOne(x, g, pairs);
+  const { cin, cout } = pairs.wide;
+  const product = o.gemm(rows, o.reshape(dy, [rows.shape[0]!, cout]), { transA: true });
+  return sumOfPair(o.slice(product, [0, 0], [rows.shape[1]! - cin, cout]), g, pairs);
+}
+
+/**
+ * [batch · outPixels / 2, rows of the window · across · cin + group · cin]: each patch ends in a wide pixel of a one and
+ * zeros, which meets the bias in the matrix of weights.
+ */
+function patchesAndOne(x: Value, { window, batch, cin }: Geometry, { wide, group }: Pairs): Value {
   const [height, width] = window.inSize as [number, number];
   const before = window.before[1]!;
   const after = wide.window.inSize[1]! * group - width - before;
@@ -71,11 +102,25 @@ export function pairPatches(x: Value, { window, batch, cin }: Geometry, { wide, 
       ZERO,
     ),
   );
-  return patches(o.reshape(padded, [batch, wide.tables.inPixels, wide.cin]), wide);
+  const pixels = o.reshape(padded, [batch, wide.tables.inPixels, wide.cin]);
+  const outside = o.expand(ZERO, [batch, 1, wide.cin]);
+  const one = o.pad(
+    o.expand(number(1), [batch, 1, 1]),
+    [
+      [0, 0],
+      [0, 0],
+      [0, wide.cin - 1],
+    ],
+    ZERO,
+  );
+  const rows = pixels.derive('patches and one', () =>
+    o.gather(o.concat([pixels, outside, one], 1), wide.tables.patchesAndOne, 1),
+  );
+  return o.reshape(rows, [batch * wide.tables.outPixels, (wide.tables.taps + 1) * wide.cin]);
 }
 
 /** [rows of the window, across, cin, 2 · cout] */
-export function pairFilter(filter: Value, { window, cin, cout }: Geometry, { across }: Pairs): Value {
+function pairFilter(filter: Value, { window, cin, cout }: Geometry, { across }: Pairs): Value {
   const [height, width] = window.kernel as [number, number];
   const stride = window.stride[1]!;
   const shifted = [0, stride].map((by) =>
@@ -94,7 +139,7 @@ export function pairFilter(filter: Value, { window, cin, cout }: Geometry, { acr
 }
 
 /** The gradient of a filter that stood twice in the matrix. */
-export function sumOfPair(product: Value, { window, cin, cout }: Geometry, { across }: Pairs): Value {
+function sumOfPair(product: Value, { window, cin, cout }: Geometry, { across }: Pairs): Value {
   const [height, width] = window.kernel as [number, number];
   const both = o.reshape(product, [height, across, cin, 2 * cout]);
   const [first, second] = [0, 1].map((i) =>

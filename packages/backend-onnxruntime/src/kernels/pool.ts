@@ -11,6 +11,7 @@ import { accept, FLOAT, type KernelTable, refuse, type Unary } from './kernel.ts
 
 const ZERO = number(0);
 const LOWEST = number(Number.NEGATIVE_INFINITY);
+const NEVER = number(0, 'bool');
 
 interface Geometry {
   readonly tables: Tables;
@@ -33,12 +34,12 @@ function changesNothing(x: Value, g: Geometry): boolean {
 
 function maxPool(x: Value, g: Geometry): Value {
   if (changesNothing(x, g)) return x;
-  return o.reshape(o.variadic('Max', eachTap(pixelsOf(x, g), g, LOWEST)), g.outShape);
+  return o.reshape(o.allOf('Max', eachTap(pixelsOf(x, g), g, LOWEST)), g.outShape);
 }
 
 function averagePool(x: Value, g: Geometry): Value {
   if (changesNothing(x, g)) return x;
-  const sum = o.variadic('Sum', eachTap(pixelsOf(x, g), g, ZERO));
+  const sum = o.allOf('Add', eachTap(pixelsOf(x, g), g, ZERO));
   const counts = g.outShape.length === 5 ? g.tables.countsFromOne : g.tables.counts;
   return o.reshape(o.div(sum, counts), g.outShape);
 }
@@ -47,16 +48,26 @@ function maxPoolGradient(dy: Value, x: Value, y: Value, g: Geometry): Value {
   const dyPixels = pixelsOf(dy, g);
   const maximum = pixelsOf(y, g);
   let taken: Value | undefined;
-  const shares = eachTap(pixelsOf(x, g), g, LOWEST).map((candidate) => {
+  const firsts = eachTap(pixelsOf(x, g), g, LOWEST).map((candidate) => {
     const hit = o.equal(candidate, maximum);
     const first = taken === undefined ? hit : o.and(hit, o.not(taken));
     taken = taken === undefined ? hit : o.or(taken, hit);
-    return o.where(first, dyPixels, ZERO);
+    return first;
   });
-  const all = o.concat(shares, 1);
+  const [only, ...others] = g.tables.hits;
+  if (only !== undefined && others.length === 0) {
+    // Windows that don't overlap: a pixel has all of its window's dy, or nothing.
+    const wins = o.cast(takePixels(o.concat(firsts, 1), only, NEVER), 'float32');
+    const reached = takePixels(dyPixels, g.tables.windowOf, ZERO);
+    return o.reshape(o.mul(reached, wins), x.shape);
+  }
+  const all = o.concat(
+    firsts.map((first) => o.where(first, dyPixels, ZERO)),
+    1,
+  );
   return o.reshape(
-    o.variadic(
-      'Sum',
+    o.allOf(
+      'Add',
       g.tables.hits.map((table) => takePixels(all, table, ZERO)),
     ),
     x.shape,
@@ -77,8 +88,8 @@ function averagePoolGradient(dy: Value, x: Value, g: Geometry): Value {
           channels,
         ]);
   return o.reshape(
-    o.variadic(
-      'Sum',
+    o.allOf(
+      'Add',
       tables.hits.map((table) => takePixels(all, table, ZERO)),
     ),
     x.shape,

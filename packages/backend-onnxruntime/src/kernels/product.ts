@@ -3,7 +3,7 @@ import { backend_util, util } from '@tensorflow/tfjs-core';
 import { emit, type Value } from '../graph.ts';
 import * as o from '../ops.ts';
 import { activate } from './activation.ts';
-import { addBias } from './elementwise.ts';
+import { addBias } from './bias.ts';
 import { accept, FLOAT, type KernelTable, refuse } from './kernel.ts';
 
 interface Product {
