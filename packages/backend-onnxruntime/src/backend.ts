@@ -217,6 +217,7 @@ export class OnnxRuntimeBackend extends KernelBackend {
     }
     let lowered: Lowered;
     tracing.kernel = kernel;
+    tracing.pieceBytes = this.options.device === 'cpu' ? this.options.pieceBytes : Number.POSITIVE_INFINITY;
     try {
       lowered = lowering(values, attrs ?? {});
     } catch (error) {

@@ -127,8 +127,15 @@ export function sameShape(a: readonly number[], b: readonly number[]): boolean {
 }
 
 /** What is being traced right now; nodes made meanwhile carry it. */
-export const tracing: { kernel: string; nodeCount: number; graph: number } = {
+export const tracing: {
+  kernel: string;
+  nodeCount: number;
+  graph: number;
+  /** About how large intermediate results should be that are used up at once; without end where there is no cache to fit. */
+  pieceBytes: number;
+} = {
   kernel: '',
+  pieceBytes: Number.POSITIVE_INFINITY,
   nodeCount: 0,
   graph: 1,
 };

@@ -3,7 +3,7 @@
  * TensorFlow.js has checked already and do not check it again.
  */
 import { util } from '@tensorflow/tfjs-core';
-import { type ElementType, emit, ints, number, sameShape, sizeOf, Value } from './graph.ts';
+import { type ElementType, emit, emitMany, ints, number, sameShape, sizeOf, Value } from './graph.ts';
 
 // --- Shape ---
 
@@ -27,6 +27,13 @@ export function transpose(x: Value, perm: readonly number[]): Value {
   const moved = perm.filter((axis) => x.shape[axis] !== 1);
   if (moved.every((axis, i) => i === 0 || moved[i - 1]! < axis)) return reshape(x, shape);
   return emit('Transpose', [x], shape, x.dtype, { perm });
+}
+
+/** Parts of `x` along the first axis, of the given lengths. */
+export function split(x: Value, lengths: readonly number[]): readonly Value[] {
+  if (lengths.length === 1) return [x];
+  const types = lengths.map((length) => ({ shape: [length, ...x.shape.slice(1)], dtype: x.dtype }));
+  return emitMany('Split', [x, ints(lengths)], types, { axis: 0 });
 }
 
 export function concat(values: readonly Value[], axis: number): Value {

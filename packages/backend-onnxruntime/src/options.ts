@@ -33,6 +33,12 @@ export interface BackendOptions {
    * @default whether that variable is absent
    */
   readonly arena?: boolean;
+  /**
+   * On the CPU, the patches of a large convolution are taken in pieces of about so many bytes, each used at once: what
+   * two cores' caches hold.
+   * @default 4 MiB
+   */
+  readonly pieceBytes?: number;
   /** Gets the warning that a kernel runs in JavaScript, once for each kernel. @default console.warn */
   readonly warn?: ((message: string) => void) | false;
 }
@@ -49,12 +55,14 @@ export function resolveOptions(options: BackendOptions): ResolvedOptions {
     maxPendingNodes: options.maxPendingNodes ?? 10_000,
     maxSessionBytes: options.maxSessionBytes ?? totalmem() / 4,
     arena: options.arena ?? process.env['MALLOC_TRIM_THRESHOLD_'] === undefined,
+    pieceBytes: options.pieceBytes ?? 1 << 22,
     warn: options.warn ?? ((message) => console.warn(message)),
   };
   oneOf('device', resolved.device, ['cpu', 'webgpu', 'cuda']);
   oneOf('mode', resolved.mode, ['lazy', 'eager']);
   atLeastOne('threads', resolved.threads);
   atLeastOne('maxPendingNodes', resolved.maxPendingNodes);
+  atLeastOne('pieceBytes', resolved.pieceBytes);
   if (!(resolved.maxSessionBytes >= 0)) {
     throw new RangeError(`maxSessionBytes is a number of bytes, 0 or more, not ${resolved.maxSessionBytes}.`);
   }

@@ -5,6 +5,10 @@
 import type { Node } from './graph.ts';
 import { type ModelNode, stepsFor } from './model-steps.ts';
 
+/** TensorProto.DataType. */
+const INT32 = 6;
+const BOOL = 9;
+
 /** Returns what computes the same as `made`, the model's form of `node`. */
 export function onWebgpu(node: Node, made: ModelNode): readonly ModelNode[] {
   const { inputs } = made;
@@ -20,6 +24,17 @@ export function onWebgpu(node: Node, made: ModelNode): readonly ModelNode[] {
       ];
     case 'IsNaN':
       return [step('Equal', [a, a], between('itself')), step('Not', [between('itself')], result)];
+    case 'Concat': {
+      if (node.inputs[0]!.dtype !== 'bool') return [made];
+      const numbers = inputs.map((input, i) => step('Cast', [input], between(`${i}`), { to: INT32 }));
+      const joined = step(
+        'Concat',
+        numbers.flatMap(({ outputs }) => outputs),
+        between('joined'),
+        made.attributes,
+      );
+      return [...numbers, joined, step('Cast', [between('joined')], result, { to: BOOL })];
+    }
     case 'FusedMatMul': {
       if (node.inputs.every(({ shape }) => shape.length === 2)) {
         return [step('Gemm', inputs, result, made.attributes)];

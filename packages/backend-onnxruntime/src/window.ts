@@ -4,8 +4,9 @@
  * dimensions, is a Gather of rows followed by arithmetic. A tap is one place of the window. A pixel that lies outside
  * (padding) is the index one past the last, where a caller puts a row of zeros.
  */
-import { emit, external, ints, number, type Value } from './graph.ts';
+import { external, number, type Value } from './graph.ts';
 import * as o from './ops.ts';
+import { Table } from './table.ts';
 
 /** Geometry, one number for each spatial dimension. */
 export interface Window {
@@ -16,19 +17,6 @@ export interface Window {
   readonly dilation: readonly number[];
   /** Padding before the first pixel. */
   readonly before: readonly number[];
-}
-
-/** Pixels to take, in order. */
-interface Table {
-  readonly indices: Value;
-  readonly length: number;
-  /** Pixels that there are. */
-  readonly pixels: number;
-  /** Places in the table whose pixel is outside. */
-  readonly outside: readonly number[];
-  readonly identity: boolean;
-  /** The indices with some pixel inside in place of those outside. */
-  readonly inside: () => Value;
 }
 
 /**
@@ -64,7 +52,7 @@ export class Tables {
       for (let out = 0; out < outPixels; out++) {
         for (let tap = 0; tap < taps; tap++) indices[out * taps + tap] = reach[tap * outPixels + out]!;
       }
-      return tableOf(indices, this.inPixels);
+      return new Table(indices, this.inPixels);
     });
   }
 
@@ -84,7 +72,7 @@ export class Tables {
   tap(tap: number): Table {
     return this.#once(`tap ${tap}`, () => {
       const { reach, outPixels } = this;
-      return tableOf(reach.slice(tap * outPixels, (tap + 1) * outPixels), this.inPixels);
+      return new Table(reach.slice(tap * outPixels, (tap + 1) * outPixels), this.inPixels);
     });
   }
 
@@ -118,20 +106,23 @@ export class Tables {
             indices[i * taps.length + j] = this.#from.get(pixel * this.taps + tap) ?? this.outPixels;
           });
         });
-        return tableOf(indices, this.outPixels);
+        return new Table(indices, this.outPixels);
       }),
     }));
   }
 
-  /** Where each input pixel is when the classes stand one after the other. */
-  get order(): Table {
-    return this.#once('order', () => {
-      const pixels = this.#byClass.flatMap((reached) => reached.pixels);
-      const indices = new Int32Array(this.inPixels).fill(pixels.length);
-      pixels.forEach((pixel, place) => {
-        indices[pixel] = place;
-      });
-      return tableOf(indices, pixels.length);
+  /** Where each input pixel of a batch is when the classes stand one after the other, all images in each. */
+  order(batch: number): Table {
+    return this.#once(`order ${batch}`, () => {
+      const reached = this.#byClass.reduce((sum, { pixels }) => sum + pixels.length, 0);
+      const indices = new Int32Array(batch * this.inPixels).fill(batch * reached);
+      let place = 0;
+      for (const { pixels } of this.#byClass) {
+        for (let image = 0; image < batch; image++) {
+          for (const pixel of pixels) indices[image * this.inPixels + pixel] = place++;
+        }
+      }
+      return new Table(indices, batch * reached);
     });
   }
 
@@ -144,11 +135,13 @@ export class Tables {
       });
       const most = Math.max(...places.map((reached) => reached.length));
       const total = this.reach.length;
-      return Array.from({ length: most }, (_, n) =>
-        tableOf(
-          Int32Array.from(places, (reached) => reached[n] ?? total),
-          total,
-        ),
+      return Array.from(
+        { length: most },
+        (_, n) =>
+          new Table(
+            Int32Array.from(places, (reached) => reached[n] ?? total),
+            total,
+          ),
       );
     });
   }
@@ -161,7 +154,7 @@ export class Tables {
         const pixel = this.reach[place]!;
         if (pixel !== this.inPixels) indices[pixel] = place % this.outPixels;
       }
-      return tableOf(indices, this.outPixels);
+      return new Table(indices, this.outPixels);
     });
   }
 
@@ -236,32 +229,6 @@ export function tablesOf(window: Window): Tables {
   return tables;
 }
 
-/** Rows of pixels `[batch, pixels, channels]` that a table names, with `fill` for what is outside. */
-export function takePixels(x: Value, table: Table, fill: Value): Value {
-  if (table.identity) return x;
-  if (table.outside.length === 0) return o.gather(x, table.indices, 1);
-  if (table.outside.length * SCATTER_COST > table.pixels)
-    return o.gather(withRowOf(fill, x), table.indices, 1);
-  const taken = o.gather(x, table.inside(), 1);
-  const outside: Shape = [x.shape[0]!, table.outside.length, x.shape[2]!];
-  const places = o.expand(o.reshape(ints(table.outside), [1, outside[1], 1]), outside);
-  return emit('ScatterElements', [taken, places, o.expand(fill, outside)], taken.shape, taken.dtype, {
-    axis: 1,
-  });
-}
-
-type Shape = readonly [number, number, number];
-
-/** To overwrite one number in place takes as long as to copy so many, which a row for what is outside costs. */
-const SCATTER_COST = 12;
-
-/** The pixels with one more at the end, for all that is outside. */
-function withRowOf(fill: Value, x: Value): Value {
-  const key = `row of ${fill.constant!.token}`;
-  // Not Pad, which copies on one thread.
-  return x.derive(key, () => o.concat([x, o.expand(fill, [x.shape[0]!, 1, x.shape[2]!])], 1));
-}
-
 function inputPixel(window: Window, out: readonly number[], tap: readonly number[]): number {
   const { inSize, stride, dilation, before } = window;
   let pixel = 0;
@@ -271,29 +238,6 @@ function inputPixel(window: Window, out: readonly number[], tap: readonly number
     pixel = pixel * inSize[d]! + at;
   }
   return pixel;
-}
-
-function tableOf(indices: Int32Array, outside: number): Table {
-  const places: number[] = [];
-  indices.forEach((pixel, place) => {
-    if (pixel === outside) places.push(place);
-  });
-  let inside: Value | undefined;
-  return {
-    indices: external(indices, [indices.length], 'int32'),
-    length: indices.length,
-    pixels: outside,
-    outside: places,
-    identity: indices.length === outside && indices.every((pixel, i) => pixel === i),
-    inside: () => {
-      inside ??= external(
-        indices.map((pixel) => (pixel === outside ? 0 : pixel)),
-        [indices.length],
-        'int32',
-      );
-      return inside;
-    },
-  };
 }
 
 /** All places of a grid in row-major order. */

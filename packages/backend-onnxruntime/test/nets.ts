@@ -322,3 +322,14 @@ export async function mobileNet(batch = 4, pixels = 32): Promise<Task> {
     y: oneHot(batch, 2),
   };
 }
+
+/** The gradient for an image of a strided convolution and of a maximum over windows. */
+export function imageGradient(): tf.Tensor {
+  return tf.tidy(() => {
+    const pixels = tf.randomUniform<tf.Rank.R4>([1, 40, 40, 5], -1, 1, 'float32', 3);
+    const filter = tf.randomUniform<tf.Rank.R4>([3, 3, 5, 6], -1, 1, 'float32', 4);
+    const pooled = (x: tf.Tensor) =>
+      tf.maxPool(tf.conv2d(x as tf.Tensor4D, filter, 2, 'same'), 2, 2, 'valid');
+    return tf.grad((x) => tf.sum(tf.square(pooled(x))))(pixels);
+  });
+}

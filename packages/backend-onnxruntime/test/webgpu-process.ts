@@ -5,7 +5,7 @@
 import { writeSync } from 'node:fs';
 import * as tf from '@tensorflow/tfjs-core';
 import { type OnnxRuntimeBackend, registerOnnxRuntime } from '../src/index.ts';
-import { digitsNetwork } from './nets.ts';
+import { digitsNetwork, imageGradient } from './nets.ts';
 
 const STEPS = 20;
 
@@ -25,9 +25,11 @@ const explained = await backend.explain(() => {
     isNaN: tf.isNaN(tf.tensor1d([1, Number.NaN, Number.POSITIVE_INFINITY, 0])),
     product: tf.matMul(a, b, true, true),
     expected: tf.transpose(tf.matMul(b, a), [0, 2, 1]),
+    gradient: imageGradient(),
   };
   backend.flush();
   for (const [name, result] of Object.entries(results)) kernels[name] = [...result.dataSync()];
+  tf.dispose(results);
 });
 const onTheCpu = explained.flushes.flatMap(({ byOperator }) =>
   byOperator.flatMap(({ name }) => (name.includes('on the CPU') ? [name] : [])),

@@ -9,13 +9,13 @@ import { promisify } from 'node:util';
 import * as tf from '@tensorflow/tfjs-core';
 import { describe, expect, it } from 'vitest';
 import { registerOnnxRuntime } from '../src/index.ts';
-import { digitsNetwork } from './nets.ts';
+import { digitsNetwork, imageGradient } from './nets.ts';
 
 const ADAPTER = '/usr/lib/chromium/vk_swiftshader_icd.json';
 const PROGRAM = fileURLToPath(new URL('./webgpu-process.ts', import.meta.url));
 
 interface Report {
-  readonly kernels: Readonly<Record<'or' | 'isNaN' | 'product' | 'expected', number[]>>;
+  readonly kernels: Readonly<Record<'or' | 'isNaN' | 'product' | 'expected' | 'gradient', number[]>>;
   readonly onTheCpu: string[];
   readonly losses: number[];
   readonly buffers: number[];
@@ -53,6 +53,13 @@ describe('webgpu', () => {
       expect(kernels.product).toHaveLength(2 * 4 * 5);
       kernels.product.forEach((value, i) => {
         expect(value).toBeCloseTo(kernels.expected[i]!, 5);
+      });
+
+      await tf.setBackend('cpu');
+      const gradient = imageGradient().dataSync();
+      expect(kernels.gradient).toHaveLength(gradient.length);
+      kernels.gradient.forEach((value, i) => {
+        expect(value).toBeCloseTo(gradient[i]!, 5);
       });
     },
     120_000,

@@ -43,28 +43,30 @@ describe('index tables', () => {
     );
   });
 
-  it('classes and order: every (input pixel, tap) is found backwards where it is forwards', () => {
+  it('classes and order: every (input pixel, tap) is found backwards where it is forwards, in each image', () => {
     fc.assert(
-      fc.property(windows, (window) => {
+      fc.property(windows, fc.integer({ min: 1, max: 3 }), (window, batch) => {
         const tables = tablesOf(window);
         const forwards = new Set<string>();
         literally(window).forEach((pixel, i) => {
-          if (pixel < tables.inPixels)
-            forwards.add(`${pixel} ${i % tables.taps} ${Math.floor(i / tables.taps)}`);
+          if (pixel === tables.inPixels) return;
+          for (let image = 0; image < batch; image++)
+            forwards.add(`${image} ${pixel} ${i % tables.taps} ${Math.floor(i / tables.taps)}`);
         });
         const backwards = new Set<string>();
-        const order = indicesOf(tables.order.indices);
+        const order = indicesOf(tables.order(batch).indices);
         let start = 0;
         for (const { taps, pixels, table } of tables.classes) {
           const reached = indicesOf(table.indices);
-          for (let i = 0; i < pixels; i++) {
-            const pixel = order.indexOf(start + i);
+          for (let row = 0; row < batch * pixels; row++) {
+            const place = order.indexOf(start + row);
+            const [image, pixel] = [Math.floor(place / tables.inPixels), place % tables.inPixels];
             taps.forEach((tap, j) => {
-              const out = reached[i * taps.length + j]!;
-              if (out < tables.outPixels) backwards.add(`${pixel} ${tap} ${out}`);
+              const out = reached[(row % pixels) * taps.length + j]!;
+              if (out < tables.outPixels) backwards.add(`${image} ${pixel} ${tap} ${out}`);
             });
           }
-          start += pixels;
+          start += batch * pixels;
         }
         expect(backwards).toEqual(forwards);
       }),

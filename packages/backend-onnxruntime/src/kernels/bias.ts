@@ -1,8 +1,8 @@
 /** Biases that a matrix product adds by itself. */
-import { emit, type Value } from '../graph.ts';
+import { emit, type Node, type Value } from '../graph.ts';
 import * as o from '../ops.ts';
 
-/** Products whose left matrix has a column of ones, by how to make them anew with a bias in the right one. */
+/** Products that are not one Gemm, by how to make them anew with a bias. */
 const prepared = new WeakMap<Value, (bias: Value) => Value>();
 
 /** Returns `product`, known from now on as one that `make` makes with a bias as well. */
@@ -17,15 +17,19 @@ export function takingBias(product: Value, make: (bias: Value) => Value): Value 
  */
 export function addBias(x: Value, bias: Value): Value | undefined {
   const product = o.unviewed(x);
-  const node = product.node;
-  if (node?.op !== 'Gemm' || node.inputs.length !== 2) return undefined;
+  const { node } = product;
+  const make = prepared.get(product) ?? again(node);
+  if (make === undefined || !product.pending) return undefined;
   const width = product.shape[1]!;
   const channels = x.shape.at(-1)!;
   if (bias.size !== channels || bias.shape.at(-1) !== channels || width % channels !== 0) return undefined;
   if (bias.shape.length > x.shape.length) return undefined;
   const row = o.tile(o.reshape(bias, [channels]), [width / channels]);
-  const make = prepared.get(product);
-  const sum =
-    make?.(row) ?? emit('Gemm', [...node.inputs, row], product.shape, product.dtype, node.attributes);
-  return o.reshape(sum, x.shape);
+  return o.reshape(make(row), x.shape);
+}
+
+function again(node: Node | undefined): ((bias: Value) => Value) | undefined {
+  if (node?.op !== 'Gemm' || node.inputs.length !== 2) return undefined;
+  const { shape, dtype } = node.outputs[0]!;
+  return (bias) => emit('Gemm', [...node.inputs, bias], shape, dtype, node.attributes);
 }

@@ -3,9 +3,9 @@
  * joining what was computed by classes of pixels.
  */
 import type { backend_util } from '@tensorflow/tfjs-core';
-import { external, number, type Value } from '../graph.ts';
+import { external, number, tracing, type Value } from '../graph.ts';
 import * as o from '../ops.ts';
-import { type Tables, tablesOf, takePixels, type Window } from '../window.ts';
+import { type Tables, tablesOf, type Window } from '../window.ts';
 import { refuse } from './kernel.ts';
 
 export const ZERO: Value = number(0);
@@ -83,15 +83,27 @@ function spatialAxes(x: Value, first: number): number[] {
   return x.shape.slice(2).map((_, i) => i + first);
 }
 
-/** [batch · outPixels, taps · cin] */
-export function patches(x: Value, { batch, tables, cin }: Geometry): Value {
-  const rows = takePixels(x, tables.patches, ZERO);
-  return o.reshape(rows, [batch * tables.outPixels, tables.taps * cin]);
+/** Patches that are taken twice, in pieces, rather than kept: what does not fit a cache, by far. */
+const PATCHES_IN_PIECES_FROM = 16;
+
+/** One after the other, [batch · outPixels, taps · cin] together; in several pieces where they are very many. */
+export function patches(
+  x: Value,
+  { batch, tables, cin, cout }: Geometry,
+  use: 'result' | 'gradient',
+): Value[] {
+  const width = tables.taps * cin;
+  if (batch * tables.outPixels * width * 4 >= PATCHES_IN_PIECES_FROM * tracing.pieceBytes) {
+    return tables.patches.takeInPieces(x, ZERO, { width: tables.taps, fewest: cout, use });
+  }
+  return [o.reshape(tables.patches.take(x, ZERO), [batch * tables.outPixels, width])];
 }
 
-/** Joins what was computed for each class of input pixels. */
-export function inOrder(byClass: readonly Value[], tables: Tables): Value {
-  return takePixels(o.concat(byClass, 1), tables.order, ZERO);
+/** Joins what was computed for each class of input pixels: [rows, cin], one or several a class, in their order. */
+export function inOrder(byClass: readonly Value[], { batch, tables, cin }: Geometry): Value {
+  const all = o.concat(byClass, 0);
+  const ordered = tables.order(batch).take(o.reshape(all, [1, all.shape[0]!, cin]), ZERO);
+  return o.reshape(ordered, [batch, tables.inPixels, cin]);
 }
 
 /** Index tables for rows of weights, by what they select. */

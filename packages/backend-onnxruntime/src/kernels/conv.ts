@@ -7,11 +7,11 @@
  *   dx = reached(dy) · Wᵀ          by classes of input pixels that the same taps reach: no product with a zero
  */
 import { backend_util } from '@tensorflow/tfjs-core';
-import type { Value } from '../graph.ts';
+import { tracing, type Value } from '../graph.ts';
 import * as o from '../ops.ts';
-import { takePixels } from '../window.ts';
+import { paysForRow } from '../table.ts';
 import { activate } from './activation.ts';
-import { addBias } from './bias.ts';
+import { addBias, takingBias } from './bias.ts';
 import {
   type Geometry,
   geometry2d,
@@ -30,16 +30,28 @@ import { accept, FLOAT, type KernelTable } from './kernel.ts';
 function convolve(x: Value, filter: Value, g: Geometry): Value {
   const wide = inPairs(g);
   if (wide !== undefined) return imageOf(convolveInPairs(pixelsOf(x, g), filter, g, wide), g.outShape, g);
-  const rows = patches(pixelsOf(x, g), g);
-  return imageOf(o.gemm(rows, o.reshape(filter, [rows.shape[1]!, g.cout])), g.outShape, g);
+  const weights = o.reshape(filter, [g.tables.taps * g.cin, g.cout]);
+  const pieces = patches(pixelsOf(x, g), g, 'result');
+  const product = (bias?: Value) => {
+    const options = bias === undefined ? {} : { bias };
+    return o.concat(
+      pieces.map((rows) => o.gemm(rows, weights, options)),
+      0,
+    );
+  };
+  return imageOf(takingBias(product(), product), g.outShape, g);
 }
 
 function filterGradient(x: Value, dy: Value, filterShape: readonly number[], g: Geometry): Value {
   const wide = inPairs(g);
   if (wide !== undefined) return filterGradientInPairs(pixelsOf(x, g), pixelsOf(dy, g), g, wide);
-  const rows = patches(pixelsOf(x, g), g);
-  const dyRows = o.reshape(pixelsOf(dy, g), [rows.shape[0]!, dy.size / rows.shape[0]!]);
-  return o.reshape(o.gemm(rows, dyRows, { transA: true }), filterShape);
+  const pieces = patches(pixelsOf(x, g), g, 'gradient');
+  const dyRows = o.reshape(pixelsOf(dy, g), [g.batch * g.tables.outPixels, g.cout]);
+  const counts = pieces.map((rows) => rows.shape[0]!);
+  const sums = o.split(dyRows, counts).reduce<Value | undefined>((sum, dyPiece, i) => {
+    return o.gemm(pieces[i]!, dyPiece, { transA: true, ...(sum === undefined ? {} : { bias: sum }) });
+  }, undefined);
+  return o.reshape(sums!, filterShape);
 }
 
 /** A dy that is larger than the convolution's result counts as far as that goes. */
@@ -55,14 +67,22 @@ function inputGradient(dy: Value, filter: Value, g: Geometry): Value {
   const { tables, batch, cin, cout } = g;
   const dyPixels = pixelsOf(cropped(dy, g), g);
   const rows = o.reshape(filter, [tables.taps * cin, cout]);
-  const byClass = tables.classes.map(({ taps, pixels, table }) => {
-    const reached = o.reshape(takePixels(dyPixels, table, ZERO), [batch * pixels, taps.length * cout]);
+  const withRow = paysForRow(tables.classes.map(({ table }) => table));
+  const byClass = tables.classes.flatMap(({ taps, pixels, table }) => {
+    const width = taps.length * cout;
     // Rows of cout numbers, by input channel and tap: the transposed weights without a transposition.
-    const weights = o.reshape(weightRows(rows, taps, tables.taps, cin), [cin, taps.length * cout]);
-    return o.reshape(o.gemm(reached, weights, { transB: true }), [batch, pixels, cin]);
+    const weights = o.reshape(weightRows(rows, taps, tables.taps, cin), [cin, width]);
+    const inPieces = taps.length > 1 && batch * pixels * width * 4 >= IN_PIECES_FROM * tracing.pieceBytes;
+    const reached = inPieces
+      ? table.takeInPieces(dyPixels, ZERO, { width: taps.length, fewest: cin, use: 'reached', withRow })
+      : [o.reshape(table.take(dyPixels, ZERO, withRow), [batch * pixels, width])];
+    return reached.map((piece) => o.gemm(piece, weights, { transB: true }));
   });
-  return imageOf(inOrder(byClass, tables), g.inShape, g);
+  return imageOf(inOrder(byClass, g), g.inShape, g);
 }
+
+/** Pieces from which on it pays to have pieces. */
+const IN_PIECES_FROM = 4;
 
 function weightRows(rows: Value, taps: readonly number[], allTaps: number, cin: number): Value {
   if (allTaps === 1) return rows;

@@ -1,14 +1,13 @@
 /** Convolution with filters of its own for each channel: products with patches, summed over taps. */
 import type { Value } from '../graph.ts';
 import * as o from '../ops.ts';
-import { takePixels } from '../window.ts';
 import { type Geometry, imageOf, inOrder, pixelsOf, rowOrders, ZERO } from './conv-geometry.ts';
 
 /** [batch, pixels, taps, cin, multiplier]: each input pixel's part in each output. */
 export function depthwise(x: Value, filter: Value, g: Geometry): Value {
   const { tables, batch, cin, cout } = g;
   const weights = o.reshape(filter, [tables.taps, cin, cout / cin]);
-  const rows = o.reshape(takePixels(pixelsOf(x, g), tables.patches, ZERO), [
+  const rows = o.reshape(tables.patches.take(pixelsOf(x, g), ZERO), [
     batch * tables.outPixels,
     tables.taps,
     cin,
@@ -35,7 +34,7 @@ export function depthwiseFilterGradient(
 ): Value {
   const { tables, batch, cin, cout } = g;
   const rows = batch * tables.outPixels;
-  const taken = o.reshape(takePixels(pixelsOf(x, g), tables.patches, ZERO), [rows, tables.taps, cin, 1]);
+  const taken = o.reshape(tables.patches.take(pixelsOf(x, g), ZERO), [rows, tables.taps, cin, 1]);
   const products = o.mul(taken, o.reshape(pixelsOf(dy, g), [rows, 1, cin, cout / cin]));
   return o.reshape(o.reduce('ReduceSum', products, [0], false), filterShape);
 }
@@ -46,12 +45,12 @@ export function depthwiseInputGradient(dy: Value, filter: Value, g: Geometry): V
   const dyPixels = pixelsOf(dy, g);
   const weights = o.reshape(filter, [tables.taps, cout]);
   const byClass = tables.classes.map(({ taps, pixels, table }) => {
-    const reached = o.reshape(takePixels(dyPixels, table, ZERO), [batch * pixels, taps.length, cout]);
+    const reached = o.reshape(table.take(dyPixels, ZERO), [batch * pixels, taps.length, cout]);
     const order = rowOrders.of(`${taps}`, () => Int32Array.from(taps));
     const used = taps.length === tables.taps ? weights : o.gather(weights, order, 0);
     const sums = o.reduce('ReduceSum', o.mul(reached, used), [1], false);
-    if (multiplier === 1) return o.reshape(sums, [batch, pixels, cin]);
-    return o.reduce('ReduceSum', o.reshape(sums, [batch, pixels, cin, multiplier]), [3], false);
+    if (multiplier === 1) return sums;
+    return o.reduce('ReduceSum', o.reshape(sums, [batch * pixels, cin, multiplier]), [2], false);
   });
-  return imageOf(inOrder(byClass, tables), g.inShape, g);
+  return imageOf(inOrder(byClass, g), g.inShape, g);
 }

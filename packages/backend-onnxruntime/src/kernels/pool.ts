@@ -6,7 +6,7 @@
 import { backend_util } from '@tensorflow/tfjs-core';
 import { number, sameShape, type Value } from '../graph.ts';
 import * as o from '../ops.ts';
-import { type Tables, tablesOf, takePixels, type Window } from '../window.ts';
+import { type Tables, tablesOf, type Window } from '../window.ts';
 import { accept, FLOAT, type KernelTable, refuse, type Unary } from './kernel.ts';
 
 const ZERO = number(0);
@@ -24,7 +24,7 @@ const pixelsOf = (x: Value, { batch, channels }: Geometry): Value =>
   o.reshape(x, [batch, x.size / (batch * channels), channels]);
 
 function eachTap(x: Value, { tables }: Geometry, fill: Value): Value[] {
-  return Array.from({ length: tables.taps }, (_, tap) => takePixels(x, tables.tap(tap), fill));
+  return Array.from({ length: tables.taps }, (_, tap) => tables.tap(tap).take(x, fill));
 }
 
 /** TensorFlow.js takes a 1x1 window that keeps the shape for nothing to do, whatever the padding. */
@@ -57,8 +57,8 @@ function maxPoolGradient(dy: Value, x: Value, y: Value, g: Geometry): Value {
   const [only, ...others] = g.tables.hits;
   if (only !== undefined && others.length === 0) {
     // Windows that don't overlap: a pixel has all of its window's dy, or nothing.
-    const wins = o.cast(takePixels(o.concat(firsts, 1), only, NEVER), 'float32');
-    const reached = takePixels(dyPixels, g.tables.windowOf, ZERO);
+    const wins = o.cast(only.take(o.concat(firsts, 1), NEVER), 'float32');
+    const reached = g.tables.windowOf.take(dyPixels, ZERO);
     return o.reshape(o.mul(reached, wins), x.shape);
   }
   const all = o.concat(
@@ -68,7 +68,7 @@ function maxPoolGradient(dy: Value, x: Value, y: Value, g: Geometry): Value {
   return o.reshape(
     o.allOf(
       'Add',
-      g.tables.hits.map((table) => takePixels(all, table, ZERO)),
+      g.tables.hits.map((table) => table.take(all, ZERO)),
     ),
     x.shape,
   );
@@ -90,7 +90,7 @@ function averagePoolGradient(dy: Value, x: Value, g: Geometry): Value {
   return o.reshape(
     o.allOf(
       'Add',
-      tables.hits.map((table) => takePixels(all, table, ZERO)),
+      tables.hits.map((table) => table.take(all, ZERO)),
     ),
     x.shape,
   );
