@@ -14,6 +14,7 @@ import {
   engine,
   KernelBackend,
   type NamedAttrMap,
+  type Tensor,
   type TensorInfo,
   type TypedArray,
   Variable,
@@ -37,6 +38,7 @@ import { reshape } from './ops.ts';
 import { type BackendOptions, type ResolvedOptions, resolveOptions } from './options.ts';
 import { inputName, modelOf, outputName, type Plan, peakBytes, plan } from './plan.ts';
 import { type Program, Programs } from './programs.ts';
+import { Repeated, type RepeatedStep, type Results as StepResults } from './repeat.ts';
 import { Results } from './results.ts';
 import { Runtime } from './runtime.ts';
 
@@ -60,7 +62,7 @@ export interface FlushRecord {
 interface Entry {
   readonly dtype: DataType;
   refCount: number;
-  readonly values: readonly Value[];
+  values: readonly Value[];
   readonly strings: BackendValues | undefined;
   /** Why it will never have data. */
   failure: BackendError | undefined;
@@ -298,6 +300,47 @@ export class OnnxRuntimeBackend extends KernelBackend {
   }
 
   /**
+   * Returns `body`, a training step say, as one that stops tracing: when two calls with inputs of some shapes have given
+   * the same graph of the same variables, later ones run that graph and nothing else. The body may depend on its inputs
+   * and on variables, and on nothing else that changes; one that draws random numbers, or reads on the way, is traced
+   * each time, as it would be anyway.
+   */
+  repeatable<I extends readonly Tensor[], R extends StepResults>(
+    body: (...inputs: I) => R,
+  ): RepeatedStep<I, R> {
+    const flushes = () => this.#flushes;
+    return new Repeated(
+      {
+        flush: () => this.#flush('asked', ''),
+        get flushes() {
+          return flushes();
+        },
+        valueOf: ({ dataId }) => {
+          const { values } = this.data.get(dataId);
+          return values.length === 1 ? values[0] : undefined;
+        },
+        own: ({ dataId }) => {
+          const entry = this.data.get(dataId);
+          const [value] = entry.values;
+          if (value?.source === undefined || !value.shared || 'gpu' in value.source) return;
+          entry.values = [external(value.source.host.slice(), value.shape, value.dtype)];
+          entry.values[0]!.holders++;
+          this.#release(value);
+        },
+        rerun: (program, externals, outputs) => {
+          if (!this.#programs.use(program)) return false;
+          this.#flushes++;
+          this.#run(program, { externals, outputs });
+          return true;
+        },
+        tensorOf: (value, shape) =>
+          engine().makeTensorFromTensorInfo({ ...this.#makeInfo(value), shape: [...shape] }),
+      },
+      body,
+    );
+  }
+
+  /**
    * Runs `step` (one training step, say) twice, the second time under ONNX Runtime's profiler, and returns where its time
    * went. Graphs are compiled anew for it, so it takes a while; the step has its usual effects, twice.
    */
@@ -389,15 +432,15 @@ export class OnnxRuntimeBackend extends KernelBackend {
       this.#flush('length', kernel);
   }
 
-  #flush(reason: FlushReason, kernel: string): void {
+  #flush(reason: FlushReason, kernel: string): { graph: Plan; program: Program } | undefined {
     this.#nodesAtFlush = tracing.nodeCount;
     tracing.graph++;
-    if (this.#live.size === 0) return;
+    if (this.#live.size === 0) return undefined;
     const wanted = new Set<Value>();
     for (const entry of this.#live) for (const value of entry.values) if (value.pending) wanted.add(value);
     const entries = [...this.#live];
     this.#live.clear();
-    if (wanted.size === 0) return;
+    if (wanted.size === 0) return undefined;
     const start = performance.now();
     const graph = plan([...wanted]);
     let compiled = false;
@@ -411,6 +454,7 @@ export class OnnxRuntimeBackend extends KernelBackend {
       }
       this.#run(program, graph);
       this.#results.settle();
+      return { graph, program };
     } catch (cause) {
       const failure = describeFailure(cause, graph, this.options.mode);
       for (const entry of entries) entry.failure = failure;
@@ -454,7 +498,7 @@ export class OnnxRuntimeBackend extends KernelBackend {
     };
   }
 
-  #run(program: Program, { externals, outputs }: Plan): void {
+  #run(program: Program, { externals, outputs }: Pick<Plan, 'externals' | 'outputs'>): void {
     const feeds: Record<string, ReturnType<Runtime['tensor']>> = {};
     externals.forEach((value, i) => {
       feeds[inputName(i)] = this.#runtime.tensor(value.source!, value.dtype, value.shape);

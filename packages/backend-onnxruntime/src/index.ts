@@ -13,6 +13,7 @@ export type { BackendErrorCode } from './errors.ts';
 export { BACKEND_ERROR_CODES, BackendError } from './errors.ts';
 export type { ExplainedFlush, Explanation, TimeShare } from './explain.ts';
 export type { BackendOptions } from './options.ts';
+export type { RepeatedStep } from './repeat.ts';
 export type { Device } from './runtime.ts';
 export { registerOnnxRuntime };
 

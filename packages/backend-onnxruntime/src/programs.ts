@@ -44,11 +44,15 @@ export class Programs {
 
   find({ hash, key }: Plan): Program | undefined {
     const program = this.#byHash.get(hash)?.find((candidate) => sameKey(candidate.key, key));
-    if (program !== undefined) {
-      this.#used.delete(program);
-      this.#used.add(program);
-    }
+    if (program !== undefined) this.use(program);
     return program;
+  }
+
+  /** Counts as a use of the program; false when it is gone. */
+  use(program: Program): boolean {
+    if (!this.#used.delete(program)) return false;
+    this.#used.add(program);
+    return true;
   }
 
   /** Keeps the program, and disposes of older ones until the rest fits; the new one stays whatever its size. */

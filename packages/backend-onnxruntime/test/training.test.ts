@@ -230,6 +230,126 @@ describe('flushes', () => {
   });
 });
 
+describe('a step that is repeated', () => {
+  /** Least squares with momentum, `steps` times, the inputs of every fourth step being fewer. */
+  async function fit(repeated: boolean, steps = 24) {
+    const backend = await start();
+    const weights = tf.variable(tf.randomNormal([3, 2], 0, 1, 'float32', 1));
+    const optimizer = tf.train.momentum(0.05, 0.9);
+    const body = (x: tf.Tensor2D, y: tf.Tensor2D) =>
+      tf.tidy(() => {
+        const loss = () => tf.losses.meanSquaredError(y, tf.matMul(x, weights)) as tf.Scalar;
+        return { loss: optimizer.minimize(loss, true, [weights])! };
+      });
+    const step = backend.repeatable(body);
+    const losses: number[] = [];
+    const held: number[] = [];
+    for (let i = 0; i < steps; i++) {
+      const rows = i % 4 === 3 ? 5 : 8;
+      const x = tf.randomUniform<tf.Rank.R2>([rows, 3], -1, 1, 'float32', i);
+      const y = tf.randomUniform<tf.Rank.R2>([rows, 2], -1, 1, 'float32', i + 100);
+      const { loss } = repeated ? step.run(x, y) : body(x, y);
+      losses.push(loss.dataSync()[0]!);
+      tf.dispose([x, y, loss]);
+      held.push(tf.memory().numTensors, backend.numDataIds());
+    }
+    const result = [...weights.dataSync()];
+    const { repeats } = step;
+    step.dispose();
+    optimizer.dispose();
+    weights.dispose();
+    return {
+      losses,
+      weights: result,
+      repeats,
+      held: held.slice(4),
+      compilations: backend.counters.compilations,
+    };
+  }
+
+  it('gives the same bits, after two traces of inputs of each shape', async () => {
+    const traced = await fit(false);
+    const repeated = await fit(true);
+    expect(repeated.losses).toEqual(traced.losses);
+    expect(repeated.weights).toEqual(traced.weights);
+    expect(traced.repeats).toBe(0);
+    // 18 and 6 steps; the first makes the optimizer's variables.
+    expect(repeated.repeats).toBe(24 - 3 - 2);
+    expect(new Set(repeated.held).size).toBeLessThanOrEqual(2);
+  });
+
+  it('sees what others assign meanwhile, and leaves copies of a variable alone', async () => {
+    const backend = await start();
+    const sum = tf.variable(tf.zeros([2]));
+    const step = backend.repeatable((x: tf.Tensor) =>
+      tf.tidy(() => {
+        const next = tf.add(sum, x);
+        sum.assign(next);
+        return { twice: tf.mul(next, 2) };
+      }),
+    );
+    const x = tf.tensor1d([1, 2]);
+    const add = () => [...step.run(x).twice!.dataSync()];
+    for (let i = 1; i <= 5; i++) expect(add()).toEqual([2 * i, 4 * i]);
+    expect(step.repeats).toBeGreaterThan(0);
+    const copy = sum.clone();
+    expect(add()).toEqual([12, 24]);
+    expect([...copy.dataSync()]).toEqual([5, 10]);
+    sum.assign(tf.tensor1d([100, 100]));
+    expect(add()).toEqual([202, 204]);
+    expect([...sum.dataSync()]).toEqual([101, 102]);
+  });
+
+  it('keeps what it took from elsewhere', async () => {
+    const backend = await start();
+    const total = tf.variable(tf.zeros([1 << 19]));
+    const constant = tf.add(tf.zeros([1 << 19]), 3);
+    backend.flush();
+    const step = backend.repeatable((x: tf.Tensor) =>
+      tf.tidy(() => {
+        const next = tf.add(total, tf.mul(constant, x));
+        total.assign(next);
+        return { first: tf.slice(next, 0, 1) };
+      }),
+    );
+    const x = tf.tensor1d([2]);
+    const add = () => step.run(x).first!.dataSync()[0];
+    for (let i = 1; i <= 5; i++) expect(add()).toBe(6 * i);
+    const { repeats } = step;
+    expect(repeats).toBeGreaterThan(0);
+    constant.dispose();
+    tf.add(tf.zeros([1 << 19]), 1).dataSync();
+    expect(add()).toBe(36);
+    expect(step.repeats).toBe(repeats + 1);
+  });
+
+  it.each<
+    [string, (x: tf.Tensor, state: { count: number; sum: tf.Variable; kept: tf.Tensor[] }) => tf.Tensor]
+  >([
+    ['draws random numbers', (x) => tf.add(x, tf.randomUniform(x.shape))],
+    ['counts', (x, state) => tf.mul(x, state.count)],
+    ['reads on the way', (x) => (tf.sum(x).dataSync()[0]! > 0 ? tf.neg(x) : tf.abs(x))],
+    [
+      'keeps what it computed',
+      (x, { kept }) => {
+        kept.push(tf.keep(tf.exp(x)));
+        return tf.neg(x);
+      },
+    ],
+    ['returns its input', (x) => x],
+  ])('is traced each time when it %s', async (_, compute) => {
+    const backend = await start();
+    const state = { count: 0, sum: tf.variable(tf.zeros([3])), kept: [] as tf.Tensor[] };
+    const step = backend.repeatable((x: tf.Tensor) => {
+      state.count++;
+      return { y: compute(x, state) };
+    });
+    for (let i = 0; i < 12; i++) step.run(tf.tensor1d([i - 6, i, 1])).y!.dataSync();
+    expect(state.count).toBe(12);
+    expect(step.repeats).toBe(0);
+  });
+});
+
 describe('repeatability and memory', () => {
   /** As large as it takes for several threads to share the work. */
   const networks: readonly (readonly [string, () => Task, BackendOptions])[] = [

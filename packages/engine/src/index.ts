@@ -4,6 +4,7 @@ export type { EngineErrorCode } from './errors.ts';
 export { ENGINE_ERROR_CODES, EngineError } from './errors.ts';
 export type { Engine, EngineReport, LoadEngineOptions } from './load-engine.ts';
 export { inspectEngines, loadEngine } from './load-engine.ts';
+export { repeatable } from './repeatable.ts';
 export { seededRandom, withSeededRandom } from './seeded-random.ts';
 export type { Speed } from './speed.ts';
 export { measureSpeed } from './speed.ts';

@@ -4,7 +4,14 @@
  */
 import { readFile } from 'node:fs/promises';
 import { type Engine, loadEngine } from '@tributary/engine';
-import { crashPoint, decodeFrame, encodeFrame, errorCode, sharedNoiseOf } from '@tributary/shared-protocol';
+import {
+  crashPoint,
+  decodeFrame,
+  encodeFrame,
+  errorCode,
+  expectLargeBuffers,
+  sharedNoiseOf,
+} from '@tributary/shared-protocol';
 import { writeFileAtomic } from '../agent/atomic-file.ts';
 import { withRoom } from '../agent/room.ts';
 import type { TrainerSetup } from '../agent/trainer-keeper.ts';
@@ -23,6 +30,9 @@ const LONG_WAIT_SHARE = 0.1;
 
 let context: (JobContext & { readonly data: Shard }) | undefined;
 let current: AbortController | undefined;
+
+// Weights, images and what a step returns lie outside of the heap.
+expectLargeBuffers();
 
 process.on('disconnect', () => process.exit(0));
 // Ctrl-C in a terminal reaches the whole group; the agent decides what becomes of the job.

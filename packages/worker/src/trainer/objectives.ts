@@ -71,7 +71,11 @@ export function predictedClasses(outputs: tf.Tensor2D): tf.Tensor {
 
 function encodeLabels(labels: Int32Array, units: number): tf.Tensor2D {
   if (units === 1) return tf.tensor2d(Float32Array.from(labels), [labels.length, 1]);
-  return tf.tidy(() => tf.cast(tf.oneHot(tf.tensor1d(labels, 'int32'), units), 'float32') as tf.Tensor2D);
+  const oneHot = new Float32Array(labels.length * units);
+  labels.forEach((label, i) => {
+    oneHot[i * units + label] = 1;
+  });
+  return tf.tensor2d(oneHot, [labels.length, units]);
 }
 
 function lookUp(

@@ -5,7 +5,7 @@
  */
 import { createHash } from 'node:crypto';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { tf, withSeededRandom } from '@tributary/engine';
+import { repeatable, tf, withSeededRandom } from '@tributary/engine';
 import type { RandomWords } from '@tributary/privacy';
 import { crashPoint, type FederationView, type Tensor } from '@tributary/shared-protocol';
 import { WorkerError } from '../errors.ts';
@@ -111,6 +111,7 @@ export async function trainRound(
   const steps = training.steps ?? stepsAnEpoch * (training.epochs ?? 1);
   const seed = roundSeed(federation.seed, context.siteName, round);
   const optimizer = createOptimizer(training.optimizer, learningRate);
+  const trainStep = repeatable((...inputs: StepInputs) => takeStep(local, optimizer, objective, inputs));
   let averages = createAverages();
   try {
     local.setWeights(global);
@@ -127,10 +128,9 @@ export async function trainRound(
       if (step % stepsAnEpoch === 0) averages = createAverages();
       decayWeights(local.trainable, learningRate, training.weightDecay);
       const stepSeed = (seed + Math.imul(step, 0x85ebca6b)) | 0;
-      const measured = withSeededRandom(stepSeed, () =>
-        takeStep(local, optimizer, objective, batch, classWeights),
-      );
-      const values = await readAndDispose(measured);
+      const inputs = inputsOf(batch, objective, classWeights);
+      const values = await readAndDispose(withSeededRandom(stepSeed, () => trainStep.run(...inputs)));
+      tf.dispose(inputs);
       step++;
       if (!Number.isFinite(values['loss'])) throw diverged(values['loss'], step, job);
       averages.add(values, batch.labels.length);
@@ -144,6 +144,7 @@ export async function trainRound(
     const update = await local.readUpdate(global);
     return { numExamples: trainExamples, metrics: averages.result(), update };
   } finally {
+    trainStep.dispose();
     optimizer.dispose();
   }
 }
@@ -228,28 +229,34 @@ function measure(
   return measured;
 }
 
+/** What a step takes: images, targets, and a weight an example where classes have weights. */
+type StepInputs = [images: tf.Tensor, targets: tf.Tensor2D, ...weights: tf.Tensor1D[]];
+
+function inputsOf(
+  { images, shape, labels }: TrainingBatch,
+  objective: Objective,
+  classWeights: Float32Array | undefined,
+): StepInputs {
+  const inputs: StepInputs = [tf.tensor(images, [...shape]), objective.encode(labels)];
+  if (classWeights !== undefined)
+    inputs.push(tf.tensor1d(Float32Array.from(labels, (label) => classWeights[label]!)));
+  return inputs;
+}
+
 /** Forward, backward, and one step of the optimizer. */
 function takeStep(
   local: LocalModel,
   optimizer: tf.Optimizer,
   objective: Objective,
-  batch: TrainingBatch,
-  classWeights: Float32Array | undefined,
+  [images, targets, weights]: StepInputs,
 ): Measured {
   const measured = tf.tidy(() => {
-    const inputs = tf.tensor(batch.images, [...batch.shape]);
-    const targets = objective.encode(batch.labels);
     let outputs: tf.Tensor2D | undefined;
     const { value, grads } = tf.variableGrads(() => {
-      outputs = local.model.apply(inputs, { training: true }) as tf.Tensor2D;
+      outputs = local.model.apply(images, { training: true }) as tf.Tensor2D;
       tf.keep(outputs);
-      let losses = objective.loss(targets, outputs);
-      if (classWeights !== undefined) {
-        losses = tf.mul(
-          losses,
-          tf.tensor1d(Float32Array.from(batch.labels, (label) => classWeights[label]!)),
-        );
-      }
+      const each = objective.loss(targets, outputs);
+      const losses = weights === undefined ? each : tf.mul(each, weights);
       const extra = local.extraLoss();
       return extra === undefined ? meanOf(losses) : tf.add(meanOf(losses), extra);
     }, [...local.trainable]);
