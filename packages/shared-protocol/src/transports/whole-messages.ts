@@ -3,6 +3,7 @@
  * makes anew at twice the size whenever it is full. That cost as much as hashing the message. Here each message is put
  * together once, in a buffer of its size, which the protocol's first line tells; the client then finds it whole.
  */
+import { createConnection, type Socket } from 'node:net';
 import {
   type ConnectionOptions,
   type NatsConnection,
@@ -14,6 +15,9 @@ import { NodeTransport, nodeResolveHost } from '@nats-io/transport-node/lib/node
 /** The most that a NATS server can be configured to carry; whoever announces more is left to the client. */
 const MAX_MESSAGE_BYTES = 64 * 1024 * 1024;
 const MAX_LINE_BYTES = 64 * 1024;
+/** About two messages. */
+const READ_BYTES = 2 * 1024 * 1024;
+const NOTHING = Buffer.alloc(0);
 const LINE_FEED = 10;
 const CRLF_BYTES = 2;
 /** `MSG subject sid [reply] bytes` and, with headers, `HMSG subject sid [reply] headerBytes bytes`. */
@@ -24,6 +28,7 @@ export function connectNats(options: ConnectionOptions): Promise<NatsConnection>
   setTransportFactory({
     factory: () => {
       const transport = new NodeTransport();
+      if (options.tls === null) transport.dial = dialWithLargeReads;
       const reads = { [Symbol.asyncIterator]: transport[Symbol.asyncIterator].bind(transport) };
       transport[Symbol.asyncIterator] = () => wholeMessages(reads);
       return transport;
@@ -33,47 +38,90 @@ export function connectNats(options: ConnectionOptions): Promise<NatsConnection>
   return NatsConnectionImpl.connect(options);
 }
 
+/**
+ * As the client dials, but what has arrived is read at once and put where it belongs, not in pieces of 64 KiB that each
+ * are memory of their own.
+ */
+function dialWithLargeReads({ port, hostname }: { port: number; hostname: string }): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const messages = new Messages();
+    const socket: Socket = createConnection({
+      port,
+      host: hostname,
+      noDelay: true,
+      onread: {
+        buffer: Buffer.allocUnsafeSlow(READ_BYTES),
+        callback: (length, buffer) => {
+          const read = Buffer.from(buffer.buffer, buffer.byteOffset, length);
+          for (const piece of messages.next(read)) {
+            socket.emit('data', piece.buffer === read.buffer ? Buffer.from(piece) : piece);
+          }
+          return true;
+        },
+      },
+    });
+    let reason: Error | undefined;
+    socket.once('error', (error) => {
+      reason = error;
+    });
+    socket.once('close', () => reject(reason));
+    socket.once('connect', () => {
+      socket.removeAllListeners();
+      resolve(socket);
+    });
+  });
+}
+
 /** Yields the same bytes in pieces that each end where an operation of the NATS protocol ends. */
 export async function* wholeMessages(reads: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-  /** A message that isn't whole yet. */
-  let message: Buffer | undefined;
-  let filled = 0;
-  /** The beginning of a line whose end has not come. */
-  let line: Buffer = Buffer.alloc(0);
-  /** No protocol that is understood here. */
-  let foreign = false;
+  const messages = new Messages();
   for await (const read of reads) {
-    if (foreign) {
-      yield read;
-      continue;
-    }
-    let data = Buffer.from(read.buffer, read.byteOffset, read.byteLength);
-    if (message !== undefined) {
-      const taken = data.copy(message, filled);
-      filled += taken;
-      if (filled < message.byteLength) continue;
-      yield message;
-      message = undefined;
+    yield* messages.next(Buffer.from(read.buffer, read.byteOffset, read.byteLength));
+  }
+}
+
+/** Puts operations together from what is read. */
+class Messages {
+  /** A message that isn't whole yet. */
+  #message: Buffer | undefined;
+  #filled = 0;
+  /** The beginning of a line whose end has not come. */
+  #line: Buffer = Buffer.alloc(0);
+  /** No protocol that is understood here. */
+  #foreign = false;
+
+  /** Returns what became whole with this read: parts of the read itself, or memory of their own. */
+  next(read: Buffer): Buffer[] {
+    if (this.#foreign) return [read];
+    const whole: Buffer[] = [];
+    let data = read;
+    if (this.#message !== undefined) {
+      const taken = data.copy(this.#message, this.#filled);
+      this.#filled += taken;
+      if (this.#filled < this.#message.byteLength) return [];
+      whole.push(this.#message);
+      this.#message = undefined;
       data = data.subarray(taken);
     }
-    if (line.byteLength > 0) data = Buffer.concat([line, data]);
+    if (this.#line.byteLength > 0) data = Buffer.concat([this.#line, data]);
     let end = 0;
     for (let next = operationEnd(data, 0); next !== undefined; next = operationEnd(data, end)) {
       if (next - end > MAX_MESSAGE_BYTES) {
-        foreign = true;
+        this.#foreign = true;
         break;
       }
       if (next > data.byteLength) {
-        message = Buffer.allocUnsafeSlow(next - end);
-        filled = data.copy(message, 0, end);
+        this.#message = Buffer.allocUnsafeSlow(next - end);
+        this.#filled = data.copy(this.#message, 0, end);
         break;
       }
       end = next;
     }
-    line = message === undefined ? data.subarray(end) : data.subarray(data.byteLength);
-    foreign ||= line.byteLength > MAX_LINE_BYTES;
-    const ready = foreign ? data : data.subarray(0, end);
-    if (ready.byteLength > 0) yield ready;
+    this.#line = Buffer.from(this.#message === undefined ? data.subarray(end) : NOTHING);
+    this.#foreign ||= this.#line.byteLength > MAX_LINE_BYTES;
+    const ready = this.#foreign ? data : data.subarray(0, end);
+    if (ready.byteLength > 0) whole.push(ready);
+    return whole;
   }
 }
 
