@@ -3,7 +3,11 @@
  * `fill`.
  */
 import { emit, external, ints, number, tracing, type Value } from './graph.ts';
+import { Memo } from './memo.ts';
 import * as o from './ops.ts';
+
+/** Tables for whole batches are large: they are kept for so many sizes of batches. */
+export const BATCH_SIZES = 8;
 
 /** To overwrite one number in place takes as long as to copy so many, which a row for what is outside costs. */
 const SCATTER_COST = 12;
@@ -23,7 +27,8 @@ export class Table {
   /** Whether it takes each pixel once and in order. */
   readonly identity: boolean;
   readonly #numbers: Int32Array;
-  readonly #made = new Map<string, unknown>();
+  readonly #memo = new Memo();
+  readonly #ofBatch = new Memo(2 * BATCH_SIZES);
 
   constructor(indices: Int32Array, pixels: number) {
     const outside: number[] = [];
@@ -46,7 +51,7 @@ export class Table {
     if (this.identity) return x;
     if (this.outside.length === 0) return o.gather(x, this.indices, 1);
     if (withRow) return o.gather(withRowOf(fill, x), this.indices, 1);
-    const { inside, outside } = this.#once('inside', () => {
+    const { inside, outside } = this.#memo.once('inside', () => {
       const numbers = this.#numbers.map((pixel) => (pixel === this.pixels ? 0 : pixel));
       return { inside: external(numbers, [numbers.length], 'int32'), outside: ints(this.outside) };
     });
@@ -67,7 +72,7 @@ export class Table {
     const source = padded ? withRowOf(fill, x) : x;
     const flat = o.reshape(source, [batch * source.shape[1]!, channels]);
     const wanted = Math.max(fewest, Math.round(tracing.pieceBytes / (width * channels * 4)));
-    const pieces = this.#once(`${use} ${batch} ${width} ${wanted} ${padded}`, () =>
+    const pieces = this.#ofBatch.once(`${use} ${batch} ${width} ${wanted} ${padded}`, () =>
       this.#pieces(batch, width, wanted, padded),
     );
     return pieces.map(({ indices, offset, outside }) => {
@@ -100,15 +105,6 @@ export class Table {
       }
       return { ...table, offset: images.first === 0 ? undefined : number(images.first * pixels, 'int32') };
     });
-  }
-
-  #once<T>(name: string, make: () => T): T {
-    let made = this.#made.get(name);
-    if (made === undefined) {
-      made = make();
-      this.#made.set(name, made);
-    }
-    return made as T;
   }
 }
 

@@ -5,8 +5,9 @@
  * (padding) is the index one past the last, where a caller puts a row of zeros.
  */
 import { external, number, type Value } from './graph.ts';
+import { Memo } from './memo.ts';
 import * as o from './ops.ts';
-import { Table } from './table.ts';
+import { BATCH_SIZES, Table } from './table.ts';
 
 /** Geometry, one number for each spatial dimension. */
 export interface Window {
@@ -35,7 +36,8 @@ export class Tables {
   readonly outPixels: number;
   readonly taps: number;
   readonly #window: Window;
-  readonly #made = new Map<string, unknown>();
+  readonly #memo = new Memo();
+  readonly #ofBatch = new Memo(BATCH_SIZES);
 
   constructor(window: Window) {
     this.#window = window;
@@ -46,7 +48,7 @@ export class Tables {
 
   /** For each output pixel and tap, the input pixel. */
   get patches(): Table {
-    return this.#once('patches', () => {
+    return this.#memo.once('patches', () => {
       const { reach, outPixels, taps } = this;
       const indices = new Int32Array(outPixels * taps);
       for (let out = 0; out < outPixels; out++) {
@@ -58,7 +60,7 @@ export class Tables {
 
   /** The same, and after each patch the index two past the last pixel. */
   get patchesAndOne(): Value {
-    return this.#once('patchesAndOne', () => {
+    return this.#memo.once('patchesAndOne', () => {
       const { reach, outPixels, taps } = this;
       const indices = new Int32Array(outPixels * (taps + 1)).fill(this.inPixels + 1);
       for (let out = 0; out < outPixels; out++) {
@@ -70,7 +72,7 @@ export class Tables {
 
   /** For each output pixel, the input pixel under one tap. */
   tap(tap: number): Table {
-    return this.#once(`tap ${tap}`, () => {
+    return this.#memo.once(`tap ${tap}`, () => {
       const { reach, outPixels } = this;
       return new Table(reach.slice(tap * outPixels, (tap + 1) * outPixels), this.inPixels);
     });
@@ -78,7 +80,7 @@ export class Tables {
 
   /** How many pixels of each window are inside: [outPixels, 1]. */
   get counts(): Value {
-    return this.#once('counts', () => {
+    return this.#memo.once('counts', () => {
       const counts = new Float32Array(this.outPixels);
       this.reach.forEach((pixel, i) => {
         if (pixel !== this.inPixels) counts[i % this.outPixels]!++;
@@ -89,7 +91,7 @@ export class Tables {
 
   /** The same, but 1 where there is none. */
   get countsFromOne(): Value {
-    return this.#once('countsFromOne', () =>
+    return this.#memo.once('countsFromOne', () =>
       o.allOf('Max', [this.counts, o.expand(number(1), this.counts.shape)]),
     );
   }
@@ -99,7 +101,7 @@ export class Tables {
     return this.#byClass.map(({ taps, pixels }) => ({
       taps,
       pixels: pixels.length,
-      table: this.#once(`class ${taps}`, () => {
+      table: this.#memo.once(`class ${taps}`, () => {
         const indices = new Int32Array(pixels.length * taps.length);
         pixels.forEach((pixel, i) => {
           taps.forEach((tap, j) => {
@@ -113,7 +115,7 @@ export class Tables {
 
   /** Where each input pixel of a batch is when the classes stand one after the other, all images in each. */
   order(batch: number): Table {
-    return this.#once(`order ${batch}`, () => {
+    return this.#ofBatch.once(`order ${batch}`, () => {
       const reached = this.#byClass.reduce((sum, { pixels }) => sum + pixels.length, 0);
       const indices = new Int32Array(batch * this.inPixels).fill(batch * reached);
       let place = 0;
@@ -128,7 +130,7 @@ export class Tables {
 
   /** The n-th table has, for each input pixel, the n-th place of taps × output pixels that reaches it. */
   get hits(): readonly Table[] {
-    return this.#once('hits', () => {
+    return this.#memo.once('hits', () => {
       const places: number[][] = Array.from({ length: this.inPixels }, () => []);
       this.reach.forEach((pixel, place) => {
         places[pixel]?.push(place);
@@ -148,7 +150,7 @@ export class Tables {
 
   /** For each input pixel, the first output pixel whose window it is in. */
   get windowOf(): Table {
-    return this.#once('windowOf', () => {
+    return this.#memo.once('windowOf', () => {
       const indices = new Int32Array(this.inPixels).fill(this.outPixels);
       for (let place = this.reach.length - 1; place >= 0; place--) {
         const pixel = this.reach[place]!;
@@ -160,7 +162,7 @@ export class Tables {
 
   /** reach[tap * outPixels + out] is the input pixel under that tap, or inPixels. */
   get reach(): Int32Array {
-    return this.#once('reach', () => {
+    return this.#memo.once('reach', () => {
       const outPlaces = placesIn(this.#window.outSize);
       return Int32Array.from(
         placesIn(this.#window.kernel).flatMap((tap) =>
@@ -172,7 +174,7 @@ export class Tables {
 
   /** Output pixel by input pixel * taps + tap. */
   get #from(): ReadonlyMap<number, number> {
-    return this.#once('from', () => {
+    return this.#memo.once('from', () => {
       const from = new Map<number, number>();
       this.reach.forEach((pixel, i) => {
         const tap = Math.floor(i / this.outPixels);
@@ -183,7 +185,7 @@ export class Tables {
   }
 
   get #byClass(): readonly { readonly taps: readonly number[]; readonly pixels: readonly number[] }[] {
-    return this.#once('byClass', () => {
+    return this.#memo.once('byClass', () => {
       const { inSize, kernel, stride, dilation, before } = this.#window;
       const tapPlaces = placesIn(kernel);
       const groups = new Map<string, { taps: number[]; pixels: number[] }>();
@@ -201,15 +203,6 @@ export class Tables {
       });
       return [...groups.values()].filter((group) => group.taps.length > 0);
     });
-  }
-
-  #once<T>(name: string, make: () => T): T {
-    let made = this.#made.get(name);
-    if (made === undefined) {
-      made = make();
-      this.#made.set(name, made);
-    }
-    return made as T;
   }
 }
 
