@@ -1,8 +1,9 @@
-/** Our side of `bench -- local-training`: one network on one engine, a line in, a JSON line out. */
+/** Our side of `bench -- local-training`: one network on one engine, trained as the trainer does; a line in, a JSON line out. */
 import { createInterface } from 'node:readline';
 import { registerOnnxRuntime } from '@tributary/backend-onnxruntime';
-import { type EngineName, loadEngine, tf } from '@tributary/engine';
+import { type EngineName, loadEngine, repeatable, tf } from '@tributary/engine';
 import { buildModel } from '@tributary/models';
+import { expectLargeBuffers } from '@tributary/shared-protocol';
 
 const BATCH = 32;
 const { network, engine, threads } = JSON.parse(process.argv[2] ?? '{}') as {
@@ -11,13 +12,18 @@ const { network, engine, threads } = JSON.parse(process.argv[2] ?? '{}') as {
   threads: number;
 };
 
+expectLargeBuffers();
 const description = await load();
 const { model, inputShape, numClasses } = build(network);
 const binary = numClasses === 2;
-model.compile({
-  optimizer: tf.train.adam(1e-3),
-  loss: binary ? 'binaryCrossentropy' : 'categoricalCrossentropy',
-});
+const optimizer = tf.train.adam(1e-3);
+const weights = model.trainableWeights.map((weight) => weight.read() as tf.Variable);
+const step = repeatable((images: tf.Tensor, targets: tf.Tensor) =>
+  tf.tidy(() => {
+    const loss = () => crossEntropy(targets, model.apply(images, { training: true }) as tf.Tensor);
+    return { loss: optimizer.minimize(loss, true, weights)! };
+  }),
+);
 const x = tf.randomUniform([BATCH, ...inputShape], 0, 1, 'float32', 7);
 const classes = tf.tensor1d(
   Array.from({ length: BATCH }, (_, i) => i % numClasses),
@@ -33,7 +39,11 @@ for await (const line of createInterface({ input: process.stdin })) {
   }
   const steps = Number(line.split(' ')[1]);
   const startedAt = performance.now();
-  for (let step = 0; step < steps; step++) await model.trainOnBatch(x, y);
+  for (let i = 0; i < steps; i++) {
+    const { loss } = step.run(x, y);
+    await loss.data();
+    loss.dispose();
+  }
   say({ ms: (performance.now() - startedAt) / steps });
 }
 
@@ -43,6 +53,15 @@ async function load(): Promise<string> {
   registerOnnxRuntime({ device: 'webgpu', threads, warn: (message) => process.stderr.write(`${message}\n`) });
   await tf.setBackend('onnxruntime');
   return 'ONNX Runtime through its WebGPU provider';
+}
+
+function crossEntropy(targets: tf.Tensor, outputs: tf.Tensor): tf.Scalar {
+  const p = tf.clipByValue(outputs, 1e-7, 1 - 1e-7);
+  const positive = tf.mul(targets, tf.log(p));
+  const likelihood = binary
+    ? tf.add(positive, tf.mul(tf.sub(1, targets), tf.log(tf.sub(1, p))))
+    : tf.sum(positive, -1);
+  return tf.neg(tf.mean(likelihood)) as tf.Scalar;
 }
 
 function build(name: string): { model: tf.LayersModel; inputShape: number[]; numClasses: number } {
