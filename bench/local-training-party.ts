@@ -4,6 +4,7 @@ import { registerOnnxRuntime } from '@tributary/backend-onnxruntime';
 import { type EngineName, loadEngine, repeatable, tf } from '@tributary/engine';
 import { buildModel } from '@tributary/models';
 import { expectLargeBuffers } from '@tributary/shared-protocol';
+import { createObjective } from '../packages/worker/src/trainer/objectives.ts';
 
 const BATCH = 32;
 const { network, engine, threads } = JSON.parse(process.argv[2] ?? '{}') as {
@@ -15,21 +16,23 @@ const { network, engine, threads } = JSON.parse(process.argv[2] ?? '{}') as {
 expectLargeBuffers();
 const description = await load();
 const { model, inputShape, numClasses } = build(network);
-const binary = numClasses === 2;
+const objective = createObjective({
+  loss: numClasses === 2 ? 'binaryCrossentropy' : 'categoricalCrossentropy',
+  metrics: [],
+  units: numClasses === 2 ? 1 : numClasses,
+  numClasses,
+});
 const optimizer = tf.train.adam(1e-3);
 const weights = model.trainableWeights.map((weight) => weight.read() as tf.Variable);
-const step = repeatable((images: tf.Tensor, targets: tf.Tensor) =>
+const step = repeatable((images: tf.Tensor, targets: tf.Tensor2D) =>
   tf.tidy(() => {
-    const loss = () => crossEntropy(targets, model.apply(images, { training: true }) as tf.Tensor);
+    const outputs = () => model.apply(images, { training: true }) as tf.Tensor2D;
+    const loss = () => tf.mean(objective.loss(targets, outputs())) as tf.Scalar;
     return { loss: optimizer.minimize(loss, true, weights)! };
   }),
 );
 const x = tf.randomUniform([BATCH, ...inputShape], 0, 1, 'float32', 7);
-const classes = tf.tensor1d(
-  Array.from({ length: BATCH }, (_, i) => i % numClasses),
-  'int32',
-);
-const y = binary ? tf.reshape(tf.cast(classes, 'float32'), [BATCH, 1]) : tf.oneHot(classes, numClasses);
+const y = objective.encode(Int32Array.from({ length: BATCH }, (_, i) => i % numClasses));
 say({ description });
 
 for await (const line of createInterface({ input: process.stdin })) {
@@ -53,15 +56,6 @@ async function load(): Promise<string> {
   registerOnnxRuntime({ device: 'webgpu', threads, warn: (message) => process.stderr.write(`${message}\n`) });
   await tf.setBackend('onnxruntime');
   return 'ONNX Runtime through its WebGPU provider';
-}
-
-function crossEntropy(targets: tf.Tensor, outputs: tf.Tensor): tf.Scalar {
-  const p = tf.clipByValue(outputs, 1e-7, 1 - 1e-7);
-  const positive = tf.mul(targets, tf.log(p));
-  const likelihood = binary
-    ? tf.add(positive, tf.mul(tf.sub(1, targets), tf.log(tf.sub(1, p))))
-    : tf.sum(positive, -1);
-  return tf.neg(tf.mean(likelihood)) as tf.Scalar;
 }
 
 function build(name: string): { model: tf.LayersModel; inputShape: number[]; numClasses: number } {

@@ -308,13 +308,10 @@ export class OnnxRuntimeBackend extends KernelBackend {
   repeatable<I extends readonly Tensor[], R extends StepResults>(
     body: (...inputs: I) => R,
   ): RepeatedStep<I, R> {
-    const flushes = () => this.#flushes;
     return new Repeated(
       {
         flush: () => this.#flush('asked', ''),
-        get flushes() {
-          return flushes();
-        },
+        flushes: () => this.#flushes,
         valueOf: ({ dataId }) => {
           const { values } = this.data.get(dataId);
           return values.length === 1 ? values[0] : undefined;
@@ -327,6 +324,7 @@ export class OnnxRuntimeBackend extends KernelBackend {
           entry.values[0]!.holders++;
           this.#release(value);
         },
+        release: (value) => this.#release(value),
         rerun: (program, externals, outputs) => {
           if (!this.#programs.use(program)) return false;
           this.#flushes++;

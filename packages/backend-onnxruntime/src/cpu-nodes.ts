@@ -3,7 +3,8 @@
  * caches missed. Measured on two cores; the results differ in rounding at most.
  */
 import type { Node } from './graph.ts';
-import { type ModelNode, stepsFor } from './model-steps.ts';
+import { stepsFor } from './model-steps.ts';
+import type { ModelNode } from './proto.ts';
 
 /** From this many numbers on, a bias is added after the product: Gemm first writes it out, on one thread. */
 const BIAS_APART_FROM = 1 << 20;

@@ -2,8 +2,6 @@
 import type { Attribute } from './graph.ts';
 import type { ModelNode } from './proto.ts';
 
-export type { ModelNode };
-
 /** Returns how to write nodes in the place of `made`: each step, names of what lies between, and the last one's result. */
 export function stepsFor(made: ModelNode): {
   readonly step: (

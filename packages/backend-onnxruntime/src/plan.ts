@@ -2,7 +2,6 @@
  * From pending values to a program: walks back from what is wanted to what exists, numbers what it meets, and writes
  * two things from the same walk: a key that is equal for graphs of equal structure, and, when that key is new, a model.
  */
-
 import { onCpu } from './cpu-nodes.ts';
 import {
   BYTES_PER_ELEMENT,

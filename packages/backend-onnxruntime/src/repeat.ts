@@ -24,11 +24,13 @@ export interface RepeatedStep<I extends readonly Tensor[], R extends Results> {
 export interface RepeatHost {
   /** Runs what is pending, and returns the graph that ran, if one did. */
   flush(): { readonly graph: Plan; readonly program: Program } | undefined;
-  readonly flushes: number;
+  flushes(): number;
   /** The one value of a tensor, if it has one. */
   valueOf(tensor: TensorInfo): Value | undefined;
   /** Gives a tensor a copy of its own of numbers that others have as well. */
   own(tensor: TensorInfo): void;
+  /** One holder of the value less. */
+  release(value: Value): void;
   /** Runs a graph that was compiled before; false when it isn't kept any more. */
   rerun(program: Program, externals: readonly Value[], outputs: readonly Value[]): boolean;
   tensorOf(value: Value, shape: readonly number[]): Tensor;
@@ -83,14 +85,20 @@ export class Repeated<I extends readonly Tensor[], R extends Results> implements
     if (state.recipe !== undefined) {
       const results = this.#repeat(state.recipe, inputs);
       if (results !== undefined) return results;
-      forget(state);
+      this.#forget(state);
     }
     return state.triesLeft > 0 ? this.#trace(state, inputs) : this.#body(...inputs);
   }
 
   dispose(): void {
-    for (const state of this.#states.values()) forget(state);
+    for (const state of this.#states.values()) this.#forget(state);
     this.#states.clear();
+  }
+
+  #forget(state: State): void {
+    for (const feed of state.recipe?.feeds ?? []) if (feed instanceof Value) this.#host.release(feed);
+    state.recipe = undefined;
+    state.latest = undefined;
   }
 
   #stateFor(inputs: I): State {
@@ -106,12 +114,12 @@ export class Repeated<I extends readonly Tensor[], R extends Results> implements
   #trace(state: State, inputs: I): R {
     this.#host.flush();
     const known = new Known(this.#host, inputs);
-    const { flushes } = this.#host;
+    const flushes = this.#host.flushes();
     const results = this.#body(...inputs);
     const ran = this.#host.flush();
     // Something that was read on the way may have decided what came next.
     const recipe =
-      ran === undefined || this.#host.flushes !== flushes + 1 ? undefined : known.recipe(ran, results);
+      ran === undefined || this.#host.flushes() !== flushes + 1 ? undefined : known.recipe(ran, results);
     state.triesLeft--;
     if (recipe !== undefined && state.latest !== undefined && alike(recipe, state.latest)) {
       state.recipe = recipe;
@@ -205,12 +213,6 @@ class Known {
     if (outputs.some((output) => output.variables.length + output.results.length === 0)) return undefined;
     return { program, feeds, feedShapes: graph.externals.map(({ shape }) => shape), outputs };
   }
-}
-
-function forget(state: State): void {
-  for (const feed of state.recipe?.feeds ?? []) if (feed instanceof Value) feed.holders--;
-  state.recipe = undefined;
-  state.latest = undefined;
 }
 
 function alike(a: Recipe, b: Recipe): boolean {

@@ -8,8 +8,6 @@ import { MessageChannel } from 'node:worker_threads';
 import type { HostData, Source, Value } from './graph.ts';
 import type { GpuTensor } from './runtime.ts';
 
-type Result = GpuTensor | HostData;
-
 /** Smaller ones may wait for the collector, which would otherwise hardly ever look. */
 const FREED_FROM_BYTES = 1 << 20;
 
@@ -18,57 +16,52 @@ const nowhere = new MessageChannel().port1;
 nowhere.close();
 
 export class Results {
-  readonly #held = new Set<Result>();
-  #buffers = 0;
+  readonly #buffers = new Set<GpuTensor>();
+  /** Arrays that nobody was given; a tensor that is dropped without disposal leaves its own to the collector. */
+  readonly #arrays = new WeakSet<HostData>();
   #retired: Value[] = [];
 
   /** Device buffers that are not given back yet. */
   get deviceBuffers(): number {
-    return this.#buffers;
+    return this.#buffers.size;
   }
 
   add(source: Source): void {
-    const result = resultIn(source);
-    if (ArrayBuffer.isView(result)) {
-      if (result.byteLength < FREED_FROM_BYTES || result.byteLength !== result.buffer.byteLength) return;
-    } else {
-      this.#buffers++;
-    }
-    this.#held.add(result);
+    if ('gpu' in source) this.#buffers.add(source.gpu);
+    else if (isWorthFreeing(source.host)) this.#arrays.add(source.host);
   }
 
   /** Somebody was given the array itself: from now on it is the garbage collector's. */
   handOut(data: HostData): void {
-    this.#held.delete(data);
+    this.#arrays.delete(data);
   }
 
   /** No tensor holds the value any more; a kernel that returns what another was made from can make one hold it again. */
   retire(value: Value): void {
-    if (value.source !== undefined && this.#held.has(resultIn(value.source))) this.#retired.push(value);
+    if (value.source !== undefined) this.#retired.push(value);
   }
 
   /** To be called when every traced graph has run. */
   settle(): void {
-    for (const { holders, source } of this.#retired) if (holders === 0) this.#free(resultIn(source!));
+    for (const { holders, source } of this.#retired) if (holders === 0) this.#free(source!);
     this.#retired = [];
   }
 
   /** Gives back all device buffers, whoever holds them; arrays stay with who has them. */
   clear(): void {
-    for (const result of this.#held) if (!ArrayBuffer.isView(result)) this.#free(result);
-    this.#held.clear();
+    for (const gpu of this.#buffers) this.#free({ gpu });
     this.#retired = [];
   }
 
-  #free(result: Result): void {
-    if (!this.#held.delete(result)) return;
-    if (ArrayBuffer.isView(result)) {
-      nowhere.postMessage(undefined, [result.buffer as ArrayBuffer]);
-    } else {
-      this.#buffers--;
-      result.dispose();
+  #free(source: Source): void {
+    if ('gpu' in source) {
+      if (this.#buffers.delete(source.gpu)) source.gpu.dispose();
+    } else if (this.#arrays.delete(source.host)) {
+      nowhere.postMessage(undefined, [source.host.buffer as ArrayBuffer]);
     }
   }
 }
 
-const resultIn = (source: Source): Result => ('gpu' in source ? source.gpu : source.host);
+function isWorthFreeing({ byteLength, buffer }: HostData): boolean {
+  return byteLength >= FREED_FROM_BYTES && byteLength === buffer.byteLength;
+}

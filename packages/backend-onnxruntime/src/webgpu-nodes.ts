@@ -3,7 +3,8 @@
  * each would run on the processor, and its inputs and results be copied there and back: half of a training step.
  */
 import type { Node } from './graph.ts';
-import { type ModelNode, stepsFor } from './model-steps.ts';
+import { stepsFor } from './model-steps.ts';
+import type { ModelNode } from './proto.ts';
 
 /** TensorProto.DataType. */
 const INT32 = 6;

@@ -321,6 +321,9 @@ describe('a step that is repeated', () => {
     tf.add(tf.zeros([1 << 19]), 1).dataSync();
     expect(add()).toBe(36);
     expect(step.repeats).toBe(repeats + 1);
+    const before = process.memoryUsage().arrayBuffers;
+    step.dispose();
+    expect((before - process.memoryUsage().arrayBuffers) / 2 ** 20).toBeCloseTo(2, 0);
   });
 
   it.each<
