@@ -302,10 +302,11 @@ describe('verifyRun', () => {
       'an update that the coordinator made up',
       (records) =>
         records.map((r) => {
-          const made = 'cd'.repeat(32);
-          if (r.type === 'update-accepted') return { ...r, digest: made };
-          if (r.type !== 'committed') return r;
-          return { ...r, updates: r.updates.map((u) => ({ ...u, digest: made })) };
+          // Of one site: which of two is accepted first is for the run to tell.
+          const madeUp = <U extends { name: string }>(update: U) =>
+            update.name === 'a' ? { ...update, digest: 'cd'.repeat(32) } : update;
+          if (r.type === 'update-accepted') return madeUp(r);
+          return r.type === 'committed' ? { ...r, updates: r.updates.map(madeUp) } : r;
         }),
       'accepts an update of "a" for round 1 without that site’s signature over it',
     ],
