@@ -20,6 +20,10 @@ const templates = ['packages/cli/src/commands/init-template.ts'];
 /** No tensors and no policy where they do not belong. */
 const forbidden = { 'shared-protocol': /^@tensorflow\//, coordinator: /^@tensorflow\// };
 
+/** Files that every start of the command reads, and what a command loads when it runs: it takes a quarter of a second. */
+const readAtStart = /^packages\/cli\/src\/(commands\/.*|main|program)\.ts$/;
+const loadedWhenNeeded = ['engine', 'models', 'privacy', 'coordinator', 'worker'];
+
 const problems = [];
 const files = execFileSync('git', ['ls-files', '--cached', '--others', '--exclude-standard'], {
   encoding: 'utf8',
@@ -54,7 +58,7 @@ function checkImports(file, name, text) {
       Object.keys(d ?? {}),
     ),
   );
-  for (const [, stated, lazy] of text.matchAll(
+  for (const [statement, stated, lazy] of text.matchAll(
     /(?:^|\s)(?:import|export)\b[^'";]*?from\s*'([^']+)'|import\('([^']+)'\)/gm,
   )) {
     const specifier = stated ?? lazy;
@@ -66,6 +70,10 @@ function checkImports(file, name, text) {
     const ours = /^@tributary\/(.+)$/.exec(dependency)?.[1];
     if (ours !== undefined && ours !== name && !may.includes(ours)) {
       problems.push(`${file}: ${name} may not import ${ours} (imports between packages go one way)`);
+    }
+    const loads = lazy === undefined && !statement.trimStart().startsWith('import type');
+    if (loads && readAtStart.test(file) && loadedWhenNeeded.includes(ours)) {
+      problems.push(`${file}: imports ${specifier} at every start; await import() it where it is used`);
     }
     if (forbidden[name]?.test(dependency)) problems.push(`${file}: ${name} may not import ${dependency}`);
     if (ours !== name && !declared.has(dependency)) {

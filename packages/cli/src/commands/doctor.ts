@@ -1,7 +1,7 @@
 /** `tributary doctor`: what this machine can train on, what would be chosen, and what to install for the rest. */
 import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus, totalmem } from 'node:os';
-import { type EngineReport, inspectEngines, loadEngine, measureSpeed } from '@tributary/engine';
+import type { EngineReport, Speed } from '@tributary/engine';
 import { Command } from 'commander';
 import { type CliContext, print, printJson } from '../context.ts';
 import { exitCode } from '../exit-codes.ts';
@@ -13,6 +13,7 @@ export function doctorCommand(context: CliContext, setExit: (code: number) => vo
     .description('what this machine can train on, and what to install for more')
     .option('--no-speed', 'leave out the three seconds in which the chosen engine is measured')
     .action(async (flags: { readonly speed: boolean }, command: Command) => {
+      const { inspectEngines, loadEngine, measureSpeed } = await import('@tributary/engine');
       const engines = await inspectEngines();
       const machine = {
         node: process.versions.node,
@@ -24,7 +25,7 @@ export function doctorCommand(context: CliContext, setExit: (code: number) => vo
       };
       const chosen = engines.find((engine) => engine.chosen);
       if (chosen === undefined) setExit(exitCode('engine'));
-      let speed: Awaited<ReturnType<typeof measureSpeed>> | undefined;
+      let speed: Speed | undefined;
       if (flags.speed && chosen !== undefined) {
         await loadEngine({ prefer: chosen.name });
         speed = await measureSpeed();
