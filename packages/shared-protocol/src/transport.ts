@@ -5,7 +5,10 @@
  * @tributary/testkit is the compliance suite.
  */
 
-/** What travels: an encoded envelope, and raw bytes that ride along without being copied into it. */
+/**
+ * What travels: an encoded envelope, and raw bytes that ride along without being copied, so they must stay as they are
+ * until the packet has been answered or its link is closed.
+ */
 export interface Packet {
   readonly head: Uint8Array;
   readonly body?: Uint8Array;

@@ -11,7 +11,7 @@ import { credsAuthenticator, nkeyAuthenticator } from '@nats-io/transport-node';
 import { serverAddresses } from '../addresses.ts';
 import { errorCode, ProtocolError } from '../errors.ts';
 import { unreachable } from './dial.ts';
-import { connectNats } from './whole-messages.ts';
+import { connectNats } from './nats-client.ts';
 
 /** Who a node is to the NATS server: the text of its nkey seed file or of its credentials file. */
 export type NatsCredentials = { readonly nkeySeed: string } | { readonly creds: string };

@@ -1,13 +1,17 @@
 /**
- * NATS's client puts a message together from what it reads off its socket, at most 64 KiB at a time, in a buffer that it
- * makes anew at twice the size whenever it is full. That cost as much as hashing the message. Here each message is put
- * together once, in a buffer of its size, which the protocol's first line tells; the client then finds it whole.
+ * NATS's client for Node, for large messages. On its own it puts a message together from what it reads off its socket,
+ * at most 64 KiB at a time, in a buffer that it makes anew at twice the size whenever it is full, and it copies what it
+ * sends into one array first; either cost as much as hashing the message. Here each message that comes is put together
+ * once, in a buffer of its size, which the protocol's first line tells, and the client finds it whole; a large payload
+ * that goes is given to the socket as it is.
  */
 import { createConnection, type Socket } from 'node:net';
 import {
   type ConnectionOptions,
+  DataBuffer,
   type NatsConnection,
   NatsConnectionImpl,
+  type ProtocolHandler,
   setTransportFactory,
 } from '@nats-io/nats-core/internal';
 import { NodeTransport, nodeResolveHost } from '@nats-io/transport-node/lib/node_transport.js';
@@ -15,6 +19,8 @@ import { NodeTransport, nodeResolveHost } from '@nats-io/transport-node/lib/node
 /** The most that a NATS server can be configured to carry; whoever announces more is left to the client. */
 const MAX_MESSAGE_BYTES = 64 * 1024 * 1024;
 const MAX_LINE_BYTES = 64 * 1024;
+/** From here on to copy a payload takes longer than to hand it over apart from the rest. */
+const LARGE_BYTES = 64 * 1024;
 /** About two messages. */
 const READ_BYTES = 2 * 1024 * 1024;
 const NOTHING = Buffer.alloc(0);
@@ -23,8 +29,8 @@ const CRLF_BYTES = 2;
 /** `MSG subject sid [reply] bytes` and, with headers, `HMSG subject sid [reply] headerBytes bytes`. */
 const MESSAGE = /^H?MSG .* (\d{1,9})\r\n$/i;
 
-/** As `connect` of the client for Node, with messages in one piece. */
-export function connectNats(options: ConnectionOptions): Promise<NatsConnection> {
+/** As `connect` of the client for Node. What is published must stay as it is until a `flush` after it resolves. */
+export async function connectNats(options: ConnectionOptions): Promise<NatsConnection> {
   setTransportFactory({
     factory: () => {
       const transport = new NodeTransport();
@@ -35,7 +41,38 @@ export function connectNats(options: ConnectionOptions): Promise<NatsConnection>
     },
     dnsResolveFn: nodeResolveHost,
   });
-  return NatsConnectionImpl.connect(options);
+  const connection = await NatsConnectionImpl.connect(options);
+  const { protocol } = connection as NatsConnectionImpl;
+  protocol.outbound = new Outbound(protocol);
+  return connection;
+}
+
+/** What waits to be sent. The client takes all of it at once, as one array. */
+class Outbound extends DataBuffer {
+  readonly #protocol: ProtocolHandler;
+
+  constructor(protocol: ProtocolHandler) {
+    super();
+    this.#protocol = protocol;
+  }
+
+  /** Sends all up to the last large payload, and returns what is left. */
+  override drain(): Uint8Array {
+    const waiting = this.buffers.splice(0);
+    this.reset();
+    const rest = new DataBuffer();
+    const { transport } = this.#protocol;
+    const { socket } = transport as NodeTransport;
+    socket.cork();
+    for (const piece of waiting) {
+      if (piece.byteLength >= LARGE_BYTES) {
+        transport.send(rest.drain());
+        transport.send(piece);
+      } else rest.fill(piece);
+    }
+    process.nextTick(() => socket.uncork());
+    return rest.drain();
+  }
 }
 
 /**
