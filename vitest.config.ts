@@ -9,6 +9,7 @@ export default defineConfig({
   ssr: { resolve: { conditions } },
   test: {
     include: ['packages/*/test/**/*.test.ts', 'test/**/*.test.ts'],
+    globalSetup: 'scripts/transpile.mjs',
     pool: 'forks',
     maxWorkers: 2,
     testTimeout: 30_000,

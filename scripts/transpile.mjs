@@ -1,6 +1,6 @@
-// JavaScript from the sources, file by file and without a look at types: what `npm run demo` and `npm run tributary` run.
-// A process that reads TypeScript itself takes twice as long to start, and the demo starts ten. `npm run build` writes
-// the same files with their types; whichever is newer than its source stays.
+// JavaScript from the sources, file by file and without a look at types: what `npm run demo` and `npm run tributary` run,
+// and what tests start as processes. One that reads TypeScript itself takes twice as long to start, and the demo starts
+// ten. `npm run build` writes the same files with their types; whichever is newer than its source stays.
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { build } from 'esbuild';
@@ -15,6 +15,9 @@ const keepImports = {
     });
   },
 };
+
+/** For vitest: before the first test, because tests start programs. */
+export const setup = ({ config }) => transpile(config.root);
 
 /** Writes `dist` of every package of the checkout at `root`, as far as it is older than `src`. */
 export async function transpile(root) {

@@ -137,7 +137,7 @@ describe('the how-to pages', () => {
     const first = String((await running.event('invite'))['invite']);
     expect(lastOf(await ask(lead, status, '--json'))).toMatchObject({ running: true, state: 'waiting' });
     // Site, 3. Both are this machine here, so each needs a name (what could go wrong: FED_JOIN_NAME_TAKEN).
-    const named = (name: string) => ['--name', name, '--engine', 'cpu'];
+    const named = (name: string) => ['--name', name, '--threads', '1'];
     const east = follow(join(dir, 'east'), joinWithInvite, { invite: first, more: named('east') });
     await running.event('ready');
     const second = String(lastOf(await ask(lead, invite, '--json'))['invite']);
@@ -173,7 +173,7 @@ describe('the how-to pages', () => {
     expect(rotated).toMatchObject({ what: 'key', name: 'east' });
     const certificate = lastOf(await ask(lead, rotateCertificate, '--json'));
     expect(certificate).toMatchObject({ what: 'certificate', running: true });
-    const again = follow(join(dir, 'east'), joinAgain, { more: ['--engine', 'cpu'] });
+    const again = follow(join(dir, 'east'), joinAgain, { more: ['--threads', '1'] });
     const rejoined = await again.event('joined');
     expect(rejoined).toMatchObject({ rejoined: true });
 

@@ -43,9 +43,9 @@ export function start(cwd: string, ...argv: string[]): CliProcess {
 
 /** As `start`, with more in its environment. */
 export function startWith(env: Record<string, string>, cwd: string, ...argv: string[]): CliProcess {
-  const main = fileURLToPath(new URL('../src/main.ts', import.meta.url));
-  const flags = ['--conditions=@tributary/source', '--import', import.meta.resolve('tsx')];
-  const child = spawn(process.execPath, [...flags, main, ...argv, '--json'], {
+  // As users have it, in JavaScript: made from the sources before the first test.
+  const main = fileURLToPath(new URL('../dist/main.js', import.meta.url));
+  const child = spawn(process.execPath, [main, ...argv, '--json'], {
     cwd,
     env: { ...process.env, ...env },
   });
