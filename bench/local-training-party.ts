@@ -7,10 +7,11 @@ import { expectLargeBuffers } from '@tributary/shared-protocol';
 import { createObjective } from '../packages/worker/src/trainer/objectives.ts';
 
 const BATCH = 32;
-const { network, engine, threads } = JSON.parse(process.argv[2] ?? '{}') as {
+const { network, engine, threads, learningRate } = JSON.parse(process.argv[2] ?? '{}') as {
   network: string;
   engine: EngineName | 'onnxruntime-webgpu';
   threads: number;
+  learningRate: number;
 };
 
 expectLargeBuffers();
@@ -22,7 +23,7 @@ const objective = createObjective({
   units: numClasses === 2 ? 1 : numClasses,
   numClasses,
 });
-const optimizer = tf.train.adam(1e-3);
+const optimizer = tf.train.adam(learningRate);
 const weights = model.trainableWeights.map((weight) => weight.read() as tf.Variable);
 const step = repeatable((images: tf.Tensor, targets: tf.Tensor2D) =>
   tf.tidy(() => {

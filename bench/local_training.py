@@ -73,7 +73,7 @@ torch.manual_seed(1)
 device = "cuda" if setup.get("gpu") and torch.cuda.is_available() else "cpu"
 model, shape, classes = build(setup["network"])
 model = model.to(device)
-optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+optimizer = torch.optim.Adam(model.parameters(), lr=setup["learningRate"])
 x = torch.rand((BATCH, *shape), device=device)
 labels = torch.arange(BATCH, device=device) % classes
 if classes == 2:
