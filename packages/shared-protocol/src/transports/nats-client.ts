@@ -21,8 +21,8 @@ const MAX_MESSAGE_BYTES = 64 * 1024 * 1024;
 const MAX_LINE_BYTES = 64 * 1024;
 /** From here on to copy a payload takes longer than to hand it over apart from the rest. */
 const LARGE_BYTES = 64 * 1024;
-/** About two messages. */
-const READ_BYTES = 2 * 1024 * 1024;
+/** What is read where no message is being put together: lines, small messages, and the beginnings of large ones. */
+const READ_BYTES = 64 * 1024;
 const NOTHING = Buffer.alloc(0);
 const LINE_FEED = 10;
 const CRLF_BYTES = 2;
@@ -75,23 +75,21 @@ class Outbound extends DataBuffer {
   }
 }
 
-/**
- * As the client dials, but what has arrived is read at once and put where it belongs, not in pieces of 64 KiB that each
- * are memory of their own.
- */
+/** As the client dials, but what has arrived of a large message is read to where it belongs, however much it is. */
 function dialWithLargeReads({ port, hostname }: { port: number; hostname: string }): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const messages = new Messages();
+    const common = Buffer.allocUnsafeSlow(READ_BYTES);
     const socket: Socket = createConnection({
       port,
       host: hostname,
       noDelay: true,
       onread: {
-        buffer: Buffer.allocUnsafeSlow(READ_BYTES),
+        buffer: () => messages.room ?? common,
         callback: (length, buffer) => {
           const read = Buffer.from(buffer.buffer, buffer.byteOffset, length);
           for (const piece of messages.next(read)) {
-            socket.emit('data', piece.buffer === read.buffer ? Buffer.from(piece) : piece);
+            socket.emit('data', piece.buffer === common.buffer ? Buffer.from(piece) : piece);
           }
           return true;
         },
@@ -127,13 +125,19 @@ class Messages {
   /** No protocol that is understood here. */
   #foreign = false;
 
+  /** Where the rest of a message belongs that isn't whole yet. What is read to there need not be copied. */
+  get room(): Buffer | undefined {
+    return this.#message?.subarray(this.#filled);
+  }
+
   /** Returns what became whole with this read: parts of the read itself, or memory of their own. */
   next(read: Buffer): Buffer[] {
     if (this.#foreign) return [read];
     const whole: Buffer[] = [];
     let data = read;
     if (this.#message !== undefined) {
-      const taken = data.copy(this.#message, this.#filled);
+      const inPlace = data.buffer === this.#message.buffer;
+      const taken = inPlace ? data.byteLength : data.copy(this.#message, this.#filled);
       this.#filled += taken;
       if (this.#filled < this.#message.byteLength) return [];
       whole.push(this.#message);
