@@ -1,6 +1,6 @@
 // JavaScript from the sources, file by file and without a look at types: what `npm run demo` and `npm run tributary` run,
-// and what tests start as processes. One that reads TypeScript itself takes twice as long to start, and the demo starts
-// ten. `npm run build` writes the same files with their types; whichever is newer than its source stays.
+// and what tests start as the command. A process that reads TypeScript itself takes twice as long to start, and the demo
+// starts ten. `npm run build` writes the same files with their types; whichever is newer than its source stays.
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { build } from 'esbuild';

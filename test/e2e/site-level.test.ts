@@ -19,7 +19,7 @@ import type { WorkerSetup } from './worker-process.ts';
 
 const DELTA = 1e-5;
 const NAMES = Object.keys(SITES);
-const MAIN = fileURLToPath(new URL('../../packages/cli/src/main.ts', import.meta.url));
+const MAIN = fileURLToPath(new URL('../../packages/cli/dist/main.js', import.meta.url));
 
 let root: string;
 let shared: Omit<CoordinatorSetup, 'runDir' | 'port' | 'config'>;
@@ -103,11 +103,9 @@ const costOf = (rounds: number, noiseMultiplier: number) =>
     DELTA,
   );
 function report(runDir: string, ...flags: string[]): string {
-  const { stdout, stderr } = spawnSync(
-    process.execPath,
-    ['--conditions=@tributary/source', '--import', 'tsx', MAIN, 'privacy', 'report', runDir, ...flags],
-    { encoding: 'utf8' },
-  );
+  const { stdout, stderr } = spawnSync(process.execPath, [MAIN, 'privacy', 'report', runDir, ...flags], {
+    encoding: 'utf8',
+  });
   expect(stderr).toBe('');
   return stdout;
 }

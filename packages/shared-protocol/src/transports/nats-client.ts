@@ -34,7 +34,10 @@ export async function connectNats(options: ConnectionOptions): Promise<NatsConne
   setTransportFactory({
     factory: () => {
       const transport = new NodeTransport();
-      if (options.tls === null) transport.dial = dialWithLargeReads;
+      if (options.tls === null) {
+        transport.dial = dialWithLargeReads;
+        return transport;
+      }
       const reads = { [Symbol.asyncIterator]: transport[Symbol.asyncIterator].bind(transport) };
       transport[Symbol.asyncIterator] = () => wholeMessages(reads);
       return transport;
@@ -75,7 +78,10 @@ class Outbound extends DataBuffer {
   }
 }
 
-/** As the client dials, but what has arrived of a large message is read to where it belongs, however much it is. */
+/**
+ * As the client dials, but messages come off the socket whole, and what has arrived of a large one is read to where it
+ * belongs, however much it is.
+ */
 function dialWithLargeReads({ port, hostname }: { port: number; hostname: string }): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const messages = new Messages();
