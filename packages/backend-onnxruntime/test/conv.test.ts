@@ -81,3 +81,21 @@ describe('convolution', () => {
     );
   });
 });
+
+describe('two convolutions', () => {
+  it('of one image with few channels have each its own window', async () => {
+    registerOnnxRuntime({ threads: 1 });
+    const sums: number[] = [];
+    for (const backend of ['onnxruntime', 'cpu']) {
+      await tf.setBackend(backend);
+      const x = tf.randomUniform<tf.Rank.R4>([2, 8, 8, 3], -1, 1, 'float32', 1);
+      const results = [3, 4].map((height) => {
+        const filter = tf.randomUniform<tf.Rank.R4>([height, 3, 3, 4], -1, 1, 'float32', height);
+        return tf.conv2d(x, filter, 1, 'same');
+      });
+      sums.push(...results.map((y) => tf.sum(tf.mul(y, y)).dataSync()[0]!));
+    }
+    expect(sums[0]! / sums[2]!).toBeCloseTo(1, 5);
+    expect(sums[1]! / sums[3]!).toBeCloseTo(1, 5);
+  });
+});

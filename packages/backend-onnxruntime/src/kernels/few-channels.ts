@@ -113,7 +113,8 @@ function patchesAndOne(x: Value, { window, batch, cin }: Geometry, { wide, group
     ],
     ZERO,
   );
-  const rows = pixels.derive('patches and one', () =>
+  const { kernel, stride, before: above } = wide.window;
+  const rows = pixels.derive(`patches and one ${kernel} ${stride} ${above}`, () =>
     o.gather(o.concat([pixels, outside, one], 1), wide.tables.patchesAndOne, 1),
   );
   return o.reshape(rows, [batch * wide.tables.outPixels, (wide.tables.taps + 1) * wide.cin]);
