@@ -23,7 +23,7 @@ export interface BackendOptions {
    * @default 'lazy'
    */
   readonly mode?: 'lazy' | 'eager';
-  /** A graph that has grown to this many nodes runs at once: a net under loops that never read. @default 10_000 */
+  /** A graph that has grown to this many nodes runs at once: a net under loops that never read. @default 30_000 */
   readonly maxPendingNodes?: number;
   /** Estimated memory that compiled graphs may keep, in bytes; the one in use always stays. @default a quarter of the machine's memory */
   readonly maxSessionBytes?: number;
@@ -52,7 +52,7 @@ export function resolveOptions(options: BackendOptions): ResolvedOptions {
     threads: options.threads ?? Math.min(16, availableParallelism()),
     spin: options.spin ?? true,
     mode: options.mode ?? 'lazy',
-    maxPendingNodes: options.maxPendingNodes ?? 10_000,
+    maxPendingNodes: options.maxPendingNodes ?? 30_000,
     maxSessionBytes: options.maxSessionBytes ?? totalmem() / 4,
     arena: options.arena ?? process.env['MALLOC_TRIM_THRESHOLD_'] === undefined,
     pieceBytes: options.pieceBytes ?? 1 << 22,

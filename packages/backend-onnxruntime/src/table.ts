@@ -65,15 +65,14 @@ export class Table {
   takeInPieces(
     x: Value,
     fill: Value,
-    { width, fewest, use, withRow = paysForRow([this]) }: PieceOptions,
+    { width, wanted, unit = 1, use, withRow = paysForRow([this]) }: PieceOptions,
   ): Value[] {
-    const [batch, , channels] = x.shape as [number, number, number];
-    const padded = withRow && this.outside.length > 0;
-    const source = padded ? withRowOf(fill, x) : x;
-    const flat = o.reshape(source, [batch * source.shape[1]!, channels]);
-    const wanted = Math.max(fewest, Math.round(tracing.pieceBytes / (width * channels * 4)));
-    const pieces = this.#ofBatch.once(`${use} ${batch} ${width} ${wanted} ${padded}`, () =>
-      this.#pieces(batch, width, wanted, padded),
+    const [batch, own, channels] = x.shape as [number, number, number];
+    const source = withRow && own === this.pixels && this.outside.length > 0 ? withRowOf(fill, x) : x;
+    const pixels = source.shape[1]!;
+    const flat = o.reshape(source, [batch * pixels, channels]);
+    const pieces = this.#ofBatch.once(`${use} ${batch} ${width} ${wanted} ${unit} ${pixels}`, () =>
+      this.#pieces(batch, width * unit, wanted, pixels),
     );
     return pieces.map(({ indices, offset, outside }) => {
       const taken = o.gather(flat, offset === undefined ? indices : o.add(indices, offset), 0);
@@ -82,8 +81,8 @@ export class Table {
     });
   }
 
-  #pieces(batch: number, width: number, wanted: number, padded: boolean): Piece[] {
-    const pixels = this.pixels + (padded ? 1 : 0);
+  #pieces(batch: number, width: number, wanted: number, pixels: number): Piece[] {
+    const padded = pixels > this.pixels;
     const tables = new Map<string, Pick<Piece, 'indices' | 'outside'>>();
     return partition(batch, this.length / width, wanted).map(({ images, from, to }) => {
       const key = `${images.count} ${from}`;
@@ -108,14 +107,25 @@ export class Table {
   }
 }
 
+/** Some rows of some images. */
+export interface Stretch {
+  readonly images: { readonly first: number; readonly count: number };
+  readonly from: number;
+  readonly to: number;
+}
+
+/** Rows of `bytes` bytes in a piece, and not fewer than `fewest`. */
+export function rowsInPiece(bytes: number, fewest: number): number {
+  return Math.max(fewest, Math.round(tracing.pieceBytes / bytes));
+}
+
 export interface PieceOptions {
   /** Pixels in a row. */
   readonly width: number;
-  /**
-   * The fewest rows in a piece: the columns of the product that takes it. ONNX Runtime shares out the rows of a tall
-   * product among threads, which leaves its bits alone, but the columns of a wide one.
-   */
-  readonly fewest: number;
+  /** Rows in a piece, or somewhat more; in units. */
+  readonly wanted: number;
+  /** So many rows stay together. @default 1 */
+  readonly unit?: number;
   /**
    * Who takes them. Several would otherwise share the pieces and make them all be kept: to take them again is faster than
    * to read them from memory.
@@ -134,7 +144,7 @@ interface Piece {
 }
 
 /** Several images a piece, or several pieces an image: `wanted` rows or somewhat more in each. */
-function partition(batch: number, rows: number, wanted: number) {
+export function partition(batch: number, rows: number, wanted: number): Stretch[] {
   const groups = spread(batch, Math.floor(batch / Math.ceil(wanted / rows)));
   const parts = spread(rows, Math.floor(rows / wanted));
   return groups.flatMap(([first, end]) =>

@@ -30,6 +30,12 @@ export interface ReachClass {
   readonly table: Table;
 }
 
+/** Image rows that the same taps can reach, and the classes of their pixels, by turns along each row. */
+export interface RowClass {
+  readonly rows: readonly number[];
+  readonly columns: readonly ReachClass[];
+}
+
 /** The tables of one window, each made when it is first asked for. */
 export class Tables {
   readonly inPixels: number;
@@ -58,11 +64,16 @@ export class Tables {
     });
   }
 
-  /** The same, and after each patch the index two past the last pixel. */
-  get patchesAndOne(): Value {
-    return this.#memo.once('patchesAndOne', () => {
+  /**
+   * The same, and after each patch the index two past the last pixel. With a zero row, one more row of patches follows,
+   * all outside.
+   */
+  patchesAndOne(withZeroRow: boolean): Value {
+    return this.#memo.once(`patchesAndOne ${withZeroRow}`, () => {
       const { reach, outPixels, taps } = this;
-      const indices = new Int32Array(outPixels * (taps + 1)).fill(this.inPixels + 1);
+      const row = withZeroRow ? this.#window.outSize.at(-1)! : 0;
+      const indices = new Int32Array((outPixels + row) * (taps + 1)).fill(this.inPixels);
+      for (let out = 0; out < outPixels; out++) indices[out * (taps + 1) + taps] = this.inPixels + 1;
       for (let out = 0; out < outPixels; out++) {
         for (let tap = 0; tap < taps; tap++) indices[out * (taps + 1) + tap] = reach[tap * outPixels + out]!;
       }
@@ -110,6 +121,20 @@ export class Tables {
         });
         return new Table(indices, this.outPixels);
       }),
+    }));
+  }
+
+  /** The classes by image rows, where each row has as many pixels of each of its classes and no pixel is in none. */
+  get rowClasses(): readonly RowClass[] | undefined {
+    const { inSize, stride } = this.#window;
+    const [height, width] = inSize as [number, number];
+    const [down, across] = stride as [number, number];
+    const { classes } = this;
+    if (inSize.length !== 2 || width % across !== 0 || classes.length !== Math.min(down, height) * across)
+      return undefined;
+    return Array.from({ length: classes.length / across }, (_, i) => ({
+      rows: Array.from({ length: Math.ceil((height - i) / down) }, (_, j) => i + j * down),
+      columns: classes.slice(i * across, (i + 1) * across),
     }));
   }
 

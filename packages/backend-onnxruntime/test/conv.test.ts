@@ -82,7 +82,77 @@ describe('convolution', () => {
   });
 });
 
+interface Layers {
+  readonly image: [number, number, number, number];
+  readonly kernels: readonly [[number, number], [number, number]];
+  readonly filters: readonly [number, number];
+  readonly strides: readonly [number, [number, number]];
+  /** How the second convolution sees what the first has made. */
+  readonly view: 'as it is' | 'images on end' | 'rows as columns';
+  readonly between: 'relu' | 'relu and pooling' | 'relu, a sum and pooling' | 'nothing';
+}
+
+const kernel = fc.tuple(fc.integer({ min: 1, max: 4 }), fc.integer({ min: 1, max: 4 }));
+const layers: fc.Arbitrary<Layers> = fc.record({
+  image: fc.tuple(
+    fc.integer({ min: 1, max: 3 }),
+    fc.constantFrom(4, 6, 8, 9),
+    fc.constantFrom(4, 8, 9, 16),
+    fc.integer({ min: 1, max: 3 }),
+  ),
+  kernels: fc.tuple(kernel, kernel),
+  filters: fc.tuple(fc.integer({ min: 3, max: 8 }), fc.integer({ min: 1, max: 3 })),
+  strides: fc.tuple(
+    fc.integer({ min: 1, max: 2 }),
+    fc.tuple(fc.integer({ min: 1, max: 3 }), fc.integer({ min: 1, max: 3 })),
+  ),
+  view: fc.constantFrom('as it is', 'images on end', 'rows as columns'),
+  between: fc.constantFrom('relu', 'relu and pooling', 'relu, a sum and pooling', 'nothing'),
+});
+
+/** Gradients of two convolutions, one after the other, for the image, both filters and the bias between. */
+async function gradientsOf(backend: string, task: Layers): Promise<Float32Array[]> {
+  await tf.setBackend(backend);
+  const { image, kernels, filters, strides, view, between } = task;
+  const tensors = tf.tidy(() => {
+    const x = tf.randomUniform<tf.Rank.R4>(image, -1, 1, 'float32', 1);
+    const first = tf.randomUniform<tf.Rank.R4>([...kernels[0], image[3], filters[0]], -1, 1, 'float32', 2);
+    const bias = tf.randomUniform([filters[0]], -1, 1, 'float32', 3);
+    const second = tf.randomUniform<tf.Rank.R4>([...kernels[1], ...filters], -1, 1, 'float32', 4);
+    const gradients = tf.grads((x, first, bias, second) => {
+      let y: tf.Tensor = tf.add(tf.conv2d(x as tf.Tensor4D, first as tf.Tensor4D, strides[0], 'same'), bias!);
+      if (between !== 'nothing') y = tf.relu(y);
+      if (between === 'relu, a sum and pooling') y = tf.add(y, tf.neg(bias!));
+      if (between.endsWith('pooling')) y = tf.maxPool(y as tf.Tensor4D, 2, 2, 'same');
+      const [batch, height, width, channels] = y.shape as [number, number, number, number];
+      if (view === 'images on end') y = tf.reshape(y, [1, batch * height, width, channels]);
+      if (view === 'rows as columns') y = tf.reshape(y, [batch, width, height, channels]);
+      const z = tf.conv2d(y as tf.Tensor4D, second as tf.Tensor4D, strides[1], 'same');
+      return tf.sum(tf.mul(z, z));
+    });
+    return gradients([x, first, bias, second]);
+  });
+  return tensors.map((tensor) => Float32Array.from(tensor.dataSync()));
+}
+
 describe('two convolutions', () => {
+  it.each([64, 512, 2048])('agree with cpu in all gradients, in pieces of %i bytes', async (pieceBytes) => {
+    registerOnnxRuntime({ threads: 1, pieceBytes });
+    await fc.assert(
+      fc.asyncProperty(layers, async (task) => {
+        const ours = await gradientsOf('onnxruntime', task);
+        const theirs = await gradientsOf('cpu', task);
+        ours.forEach((values, i) => {
+          const scale = Math.max(1, ...theirs[i]!.map(Math.abs));
+          values.forEach((value, j) => {
+            expect(Math.abs(value - theirs[i]![j]!) / scale).toBeLessThan(5e-6);
+          });
+        });
+      }),
+      { numRuns: 150, seed: 12 },
+    );
+  });
+
   it('of one image with few channels have each its own window', async () => {
     registerOnnxRuntime({ threads: 1 });
     const sums: number[] = [];

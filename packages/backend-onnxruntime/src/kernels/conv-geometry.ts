@@ -5,8 +5,10 @@
 import type { backend_util } from '@tensorflow/tfjs-core';
 import { external, number, tracing, type Value } from '../graph.ts';
 import * as o from '../ops.ts';
+import { rowsInPiece } from '../table.ts';
 import { type Tables, tablesOf, type Window } from '../window.ts';
 import { refuse } from './kernel.ts';
+import { withZeroRow } from './zero-row.ts';
 
 export const ZERO: Value = number(0);
 
@@ -87,16 +89,25 @@ function spatialAxes(x: Value, first: number): number[] {
 const PATCHES_IN_PIECES_FROM = 16;
 
 /** One after the other, [batch · outPixels, taps · cin] together; in several pieces where they are very many. */
-export function patches(
-  x: Value,
-  { batch, tables, cin, cout }: Geometry,
-  use: 'result' | 'gradient',
-): Value[] {
+export function patches(x: Value, g: Geometry, use: 'result' | 'gradient'): Value[] {
+  const { batch, tables, cin, cout } = g;
   const width = tables.taps * cin;
+  const padded = pixelsByRows(g) ? withZeroRow(x, batch) : undefined;
+  const source = padded === undefined ? x : o.reshape(padded, [batch, padded.size / (batch * cin), cin]);
   if (batch * tables.outPixels * width * 4 >= PATCHES_IN_PIECES_FROM * tracing.pieceBytes) {
-    return tables.patches.takeInPieces(x, ZERO, { width: tables.taps, fewest: cout, use });
+    const wanted = rowsInPiece(width * 4, cout);
+    return tables.patches.takeInPieces(source, ZERO, { width: tables.taps, wanted, use });
   }
   return [o.reshape(tables.patches.take(x, ZERO), [batch * tables.outPixels, width])];
+}
+
+/** Pieces of a gradient's images from which on they are computed by rows. */
+const BY_ROWS_FROM = 4;
+
+/** Whether the gradient for the images of a convolution is computed by rows of pixels. */
+export function pixelsByRows({ tables, batch, cin, channelsFirst }: Geometry): boolean {
+  if (channelsFirst || batch * tables.inPixels * cin * 4 < BY_ROWS_FROM * tracing.pieceBytes) return false;
+  return tables.rowClasses !== undefined;
 }
 
 /** Joins what was computed for each class of input pixels: [rows, cin], one or several a class, in their order. */

@@ -7,24 +7,14 @@
  *   dx = reached(dy) · Wᵀ          by classes of input pixels that the same taps reach: no product with a zero
  */
 import { backend_util } from '@tensorflow/tfjs-core';
-import { tracing, type Value } from '../graph.ts';
+import type { Value } from '../graph.ts';
 import * as o from '../ops.ts';
-import { paysForRow } from '../table.ts';
 import { activate } from './activation.ts';
 import { addBias, takingBias } from './bias.ts';
-import {
-  type Geometry,
-  geometry2d,
-  geometry3d,
-  imageOf,
-  inOrder,
-  patches,
-  pixelsOf,
-  rowOrders,
-  ZERO,
-} from './conv-geometry.ts';
+import { type Geometry, geometry2d, geometry3d, imageOf, patches, pixelsOf } from './conv-geometry.ts';
 import { depthwise, depthwiseFilterGradient, depthwiseInputGradient } from './depthwise.ts';
 import { convolveInPairs, filterGradientInPairs, inPairs } from './few-channels.ts';
+import { inputGradient } from './input-gradient.ts';
 import { accept, FLOAT, type KernelTable } from './kernel.ts';
 
 function convolve(x: Value, filter: Value, g: Geometry): Value {
@@ -52,47 +42,6 @@ function filterGradient(x: Value, dy: Value, filterShape: readonly number[], g: 
     return o.gemm(pieces[i]!, dyPiece, { transA: true, ...(sum === undefined ? {} : { bias: sum }) });
   }, undefined);
   return o.reshape(sums!, filterShape);
-}
-
-/** A dy that is larger than the convolution's result counts as far as that goes. */
-function cropped(dy: Value, { outShape }: Geometry): Value {
-  return o.slice(
-    dy,
-    outShape.map(() => 0),
-    outShape,
-  );
-}
-
-function inputGradient(dy: Value, filter: Value, g: Geometry): Value {
-  const { tables, batch, cin, cout } = g;
-  const dyPixels = pixelsOf(cropped(dy, g), g);
-  const rows = o.reshape(filter, [tables.taps * cin, cout]);
-  const withRow = paysForRow(tables.classes.map(({ table }) => table));
-  const byClass = tables.classes.flatMap(({ taps, pixels, table }) => {
-    const width = taps.length * cout;
-    // Rows of cout numbers, by input channel and tap: the transposed weights without a transposition.
-    const weights = o.reshape(weightRows(rows, taps, tables.taps, cin), [cin, width]);
-    const inPieces = taps.length > 1 && batch * pixels * width * 4 >= IN_PIECES_FROM * tracing.pieceBytes;
-    const reached = inPieces
-      ? table.takeInPieces(dyPixels, ZERO, { width: taps.length, fewest: cin, use: 'reached', withRow })
-      : [o.reshape(table.take(dyPixels, ZERO, withRow), [batch * pixels, width])];
-    return reached.map((piece) => o.gemm(piece, weights, { transB: true }));
-  });
-  return imageOf(inOrder(byClass, g), g.inShape, g);
-}
-
-/** Pieces from which on it pays to have pieces. */
-const IN_PIECES_FROM = 4;
-
-function weightRows(rows: Value, taps: readonly number[], allTaps: number, cin: number): Value {
-  if (allTaps === 1) return rows;
-  const order = rowOrders.of(`${taps}/${cin}`, () => {
-    return Int32Array.from({ length: cin * taps.length }, (_, i) => {
-      const channel = Math.floor(i / taps.length);
-      return taps[i % taps.length]! * cin + channel;
-    });
-  });
-  return rows.derive(`rows of ${taps}`, () => o.gather(rows, order, 0));
 }
 
 // --- The table ---

@@ -16,6 +16,8 @@ import {
   refuse,
   type Unary,
 } from './kernel.ts';
+import { masked, step } from './mask.ts';
+import { keepingZeroRow } from './zero-row.ts';
 
 const BOOL: readonly ElementType[] = ['bool'];
 
@@ -128,19 +130,9 @@ const unaryKernels: KernelTable = {
 export function relu(x: Value): Value {
   const whole = o.unviewed(x);
   return o.reshape(
-    whole.derive('relu', () => o.unary('Relu', whole)),
+    whole.derive('relu', () => keepingZeroRow(whole, (x) => o.unary('Relu', x))),
     x.shape,
   );
-}
-
-/**
- * 1 where x > 0, else 0, in one pass: a hard sigmoid so steep that nothing is between. Of x and relu(x) it is the same;
- * taking the latter, x itself need not be kept for the way back.
- */
-function step(x: Value): Value {
-  const positive = o.unviewed(x).derived('relu');
-  if (positive !== undefined) return o.reshape(step(positive), x.shape);
-  return o.unary('HardSigmoid', x, { alpha: { float: 1e38 }, beta: { float: 0 } });
 }
 
 // --- Two tensors ---
@@ -167,7 +159,10 @@ const binaryKernels: KernelTable = {
     return addBias(a, b) ?? addBias(b, a) ?? o.add(a, b);
   },
   Sub: binary('Sub'),
-  Multiply: binary('Mul'),
+  Multiply: ({ a, b }: Binary) => {
+    accept(NUMERIC, a, b);
+    return masked(a, b) ?? masked(b, a) ?? o.mul(a, b);
+  },
   RealDiv: binary('Div', FLOAT),
   Maximum: binary('Max'),
   Minimum: binary('Min'),

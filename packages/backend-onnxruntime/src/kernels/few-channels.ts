@@ -4,6 +4,9 @@ import * as o from '../ops.ts';
 import { tablesOf, type Window } from '../window.ts';
 import { takingBias } from './bias.ts';
 import { type Geometry, ZERO } from './conv-geometry.ts';
+import { piecesOf, rowsLike } from './image-rows.ts';
+import { sumOfProducts } from './product.ts';
+import { takingZeroRow } from './zero-row.ts';
 
 /**
  * To take a row of 4 bytes costs what one of 60 does. So an image of few channels is seen as one of wide pixels, each as
@@ -55,12 +58,29 @@ export function inPairs({ window, batch, cin, cout, inShape, outShape }: Geometr
   };
 }
 
+/** What a product in pairs is of: patches, whose column `ones` meets the bias. */
+interface Factors {
+  readonly patches: Value;
+  readonly ones: number;
+}
+
+const factors = new WeakMap<Value, Factors>();
+
 /** [batch · outPixels / 2, 2 · cout] */
 export function convolveInPairs(x: Value, filter: Value, g: Geometry, pairs: Pairs): Value {
-  const rows = patchesAndOne(x, g, pairs);
-  const { cin, cout } = pairs.wide;
-  const weights = o.reshape(pairFilter(filter, g, pairs), [rows.shape[1]! - cin, cout]);
-  const product = (last: Value) => o.gemm(rows, o.concat([weights, last], 0));
+  const { cin, cout, tables } = pairs.wide;
+  const ones = tables.taps * cin;
+  const weights = o.reshape(pairFilter(filter, g, pairs), [ones, cout]);
+  const product = (last: Value) => {
+    const matrix = o.concat([weights, last], 0);
+    const of = (patches: Value) => {
+      const result = o.gemm(patches, matrix);
+      factors.set(result, { patches, ones });
+      return result;
+    };
+    const withRow = () => of(patchesAndOne(x, g, pairs, true));
+    return takingZeroRow(of(patchesAndOne(x, g, pairs)), g.batch, withRow);
+  };
   return takingBias(product(o.expand(ZERO, [cin, cout])), (bias) =>
     product(
       o.pad(
@@ -76,17 +96,59 @@ export function convolveInPairs(x: Value, filter: Value, g: Geometry, pairs: Pai
 }
 
 export function filterGradientInPairs(x: Value, dy: Value, g: Geometry, pairs: Pairs): Value {
-  const rows = patchesAndOne(x, g, pairs);
-  const { cin, cout } = pairs.wide;
-  const product = o.gemm(rows, o.reshape(dy, [rows.shape[0]!, cout]), { transA: true });
-  return sumOfPair(o.slice(product, [0, 0], [rows.shape[1]! - cin, cout]), g, pairs);
+  const { cin, cout, tables } = pairs.wide;
+  const patches = patchesAndOne(x, g, pairs);
+  const byRows = productByRows(dy);
+  const ofThese = byRows?.of.patches === patches || byRows?.of.patches === patchesAndOne(x, g, pairs, true);
+  const product = ofThese
+    ? byRows!.product
+    : o.gemm(patches, o.reshape(dy, [patches.shape[0]!, cout]), { transA: true });
+  return sumOfPair(o.slice(product, [0, 0], [tables.taps * cin, cout]), g, pairs);
+}
+
+/**
+ * The sum over pixels of a gradient by rows, where it is that of a product in pairs: a row of the filter's gradient, which
+ * needs the same product.
+ */
+export function sumByRows(dy: Value): Value | undefined {
+  const byRows = productByRows(dy);
+  if (byRows === undefined) return undefined;
+  const { product, of } = byRows;
+  const sums = o.slice(product, [of.ones, 0], [1, product.shape[1]!]);
+  const channels = dy.shape.at(-1)!;
+  return o.reduce('ReduceSum', o.reshape(sums, [sums.size / channels, channels]), [0], false);
+}
+
+/** patchesᵀ · dy, piece by piece, for the patches of the product that dy is the gradient of. */
+function productByRows(dy: Value): { product: Value; of: Factors } | undefined {
+  const gradient = piecesOf(dy);
+  const of = gradient?.of === undefined ? undefined : factors.get(gradient.of);
+  if (gradient?.of === undefined || of === undefined) return undefined;
+  const { patches } = of;
+  const [width, columns] = [patches.shape[1]!, gradient.of.shape[1]!];
+  const product = o.unviewed(dy).derive('by rows', () =>
+    sumOfProducts(
+      gradient.pieces.map((piece) => {
+        const count = piece.pixels.size / columns;
+        const taken = rowsLike(piece, patches, (count / piece.rows.length) * width, gradient);
+        return [o.reshape(taken, [count, width]), o.reshape(piece.pixels, [count, columns])];
+      }),
+    ),
+  );
+  return { product, of };
 }
 
 /**
  * [batch · outPixels / 2, rows of the window · across · cin + group · cin]: each patch ends in a wide pixel of a one and
- * zeros, which meets the bias in the matrix of weights.
+ * zeros, which meets the bias in the matrix of weights. With a zero row, there is one more row of patches below each image,
+ * all zeros.
  */
-function patchesAndOne(x: Value, { window, batch, cin }: Geometry, { wide, group }: Pairs): Value {
+function patchesAndOne(
+  x: Value,
+  { window, batch, cin }: Geometry,
+  { wide, group }: Pairs,
+  withZeroRow = false,
+): Value {
   const [height, width] = window.inSize as [number, number];
   const before = window.before[1]!;
   const after = wide.window.inSize[1]! * group - width - before;
@@ -113,11 +175,12 @@ function patchesAndOne(x: Value, { window, batch, cin }: Geometry, { wide, group
     ],
     ZERO,
   );
+  const size = (wide.tables.taps + 1) * wide.cin;
   const { kernel, stride, before: above } = wide.window;
-  const rows = pixels.derive(`patches and one ${kernel} ${stride} ${above}`, () =>
-    o.gather(o.concat([pixels, outside, one], 1), wide.tables.patchesAndOne, 1),
+  const rows = pixels.derive(`patches and one ${kernel} ${stride} ${above} ${withZeroRow}`, () =>
+    o.gather(o.concat([pixels, outside, one], 1), wide.tables.patchesAndOne(withZeroRow), 1),
   );
-  return o.reshape(rows, [batch * wide.tables.outPixels, (wide.tables.taps + 1) * wide.cin]);
+  return o.reshape(rows, [rows.size / size, size]);
 }
 
 /** [rows of the window, across, cin, 2 · cout] */

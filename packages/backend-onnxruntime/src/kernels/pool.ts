@@ -4,10 +4,12 @@
  * TensorFlow.js: a tap takes what no earlier one has.
  */
 import { backend_util } from '@tensorflow/tfjs-core';
-import { number, sameShape, type Value } from '../graph.ts';
+import { number, sameShape, tracing, type Value } from '../graph.ts';
 import * as o from '../ops.ts';
+import { rowsInPiece, type Table } from '../table.ts';
 import { type Tables, tablesOf, type Window } from '../window.ts';
 import { accept, FLOAT, type KernelTable, refuse, type Unary } from './kernel.ts';
+import { step, takingMask } from './mask.ts';
 
 const ZERO = number(0);
 const LOWEST = number(Number.NEGATIVE_INFINITY);
@@ -57,9 +59,13 @@ function maxPoolGradient(dy: Value, x: Value, y: Value, g: Geometry): Value {
   const [only, ...others] = g.tables.hits;
   if (only !== undefined && others.length === 0) {
     // Windows that don't overlap: a pixel has all of its window's dy, or nothing.
-    const wins = o.cast(only.take(o.concat(firsts, 1), NEVER), 'float32');
-    const reached = g.tables.windowOf.take(dyPixels, ZERO);
-    return o.reshape(o.mul(reached, wins), x.shape);
+    const hits = o.concat(firsts, 1);
+    const given = (dy: Value) => o.reshape(toWinners(pixelsOf(dy, g), hits, only, g), x.shape);
+    // What wins is the maximum: where the one is positive, so is the other, and there are fewer of those.
+    return takingMask(given(dy), (masking) => {
+      const same = o.unviewed(masking) === o.unviewed(x);
+      return same ? given(o.mul(dy, step(o.reshape(y, dy.shape)))) : undefined;
+    });
   }
   const all = o.concat(
     firsts.map((first) => o.where(first, dyPixels, ZERO)),
@@ -72,6 +78,23 @@ function maxPoolGradient(dy: Value, x: Value, y: Value, g: Geometry): Value {
     ),
     x.shape,
   );
+}
+
+/** Pieces of the gradient from which on it pays to have pieces. */
+const IN_PIECES_FROM = 16;
+
+/** Each pixel's part of dy: that of its window where it wins. */
+function toWinners(dy: Value, hits: Value, winners: Table, { tables, batch, channels }: Geometry): Value {
+  const inPieces = batch * tables.inPixels * channels * 4 >= IN_PIECES_FROM * tracing.pieceBytes;
+  const take = (table: Table, x: Value, fill: Value) =>
+    inPieces
+      ? table.takeInPieces(x, fill, { width: 1, wanted: rowsInPiece(channels * 4, 1), use: 'winners' })
+      : [table.take(x, fill)];
+  const wins = take(winners, hits, NEVER);
+  const products = take(tables.windowOf, dy, ZERO).map((reached, i) =>
+    o.mul(reached, o.cast(wins[i]!, 'float32')),
+  );
+  return o.concat(products, 0);
 }
 
 /** Like `cpu`, which divides by the whole window also where a part of it is padding. */

@@ -74,6 +74,25 @@ function repeatable(a: Value, b: Value, { transA, transB }: { transA: boolean; t
   return o.transpose(emit('com.microsoft::FusedMatMul', [b, a], [columns, rows], 'float32', flags), [1, 0]);
 }
 
+/** Parts that a sum over many rows is made of, one for each of as many threads. */
+const PARTS = 16;
+
+/** Σ aᵀ · b over pairs of matrices with many rows, with the same bits for any number of threads. */
+export function sumOfProducts(factors: readonly (readonly [Value, Value])[]): Value {
+  if (factors.some(([a]) => a.shape[0]! % PARTS !== 0)) {
+    return o.allOf(
+      'Add',
+      factors.map(([a, b]) => repeatable(a, b, { transA: true, transB: false })),
+    );
+  }
+  const inParts = (x: Value) => o.reshape(x, [PARTS, x.shape[0]! / PARTS, x.shape[1]!]);
+  const products = factors.map(([a, b]) => {
+    const shape = [PARTS, a.shape[1]!, b.shape[1]!];
+    return emit('com.microsoft::FusedMatMul', [inParts(a), inParts(b)], shape, 'float32', { transA: 1 });
+  });
+  return o.reduce('ReduceSum', o.allOf('Add', products), [0], false);
+}
+
 export const products: KernelTable = {
   BatchMatMul: ({ a, b }: Product, { transposeA, transposeB }: Transposed) => {
     if (a.dtype !== b.dtype) refuse('mixed types');

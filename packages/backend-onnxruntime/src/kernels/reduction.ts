@@ -1,6 +1,7 @@
 /** Many elements to one: sums, extremes, positions of extremes, running sums, softmax, the k largest. */
 import { type ElementType, emit, emitMany, external, ints, type Value } from '../graph.ts';
 import * as o from '../ops.ts';
+import { sumByRows } from './few-channels.ts';
 import { accept, FLOAT, type KernelTable, type Lowering, NUMERIC, type Unary } from './kernel.ts';
 
 interface ReduceAttrs {
@@ -30,11 +31,15 @@ const SIDE_BY_SIDE = 128;
  */
 function columnSums(x: Value, keepDims: boolean): Value {
   const width = x.shape.at(-1)!;
+
+  const shape = keepDims ? [...x.shape.slice(0, -1).fill(1), width] : [width];
+  const byRows = sumByRows(x);
+  if (byRows !== undefined) return o.reshape(byRows, shape);
   const rows = x.size / width;
   const beside = rows % SIDE_BY_SIDE === 0 && rows >= SIDE_BY_SIDE * SIDE_BY_SIDE ? SIDE_BY_SIDE : 1;
   const sums = o.gemm(ones(rows / beside), o.reshape(x, [rows / beside, beside * width]));
   const sum = o.reduce('ReduceSum', o.reshape(sums, [beside, width]), [0], false);
-  return o.reshape(sum, keepDims ? [...x.shape.slice(0, -1).fill(1), width] : [width]);
+  return o.reshape(sum, shape);
 }
 
 const onesByLength = new Map<number, Value>();

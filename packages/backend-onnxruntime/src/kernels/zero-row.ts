@@ -1,0 +1,38 @@
+/**
+ * Images with one row of pixels more below, all zeros, for what a window finds outside. A product makes it for nothing,
+ * where to add it afterwards, or to put zeros into patches, is another pass.
+ */
+import type { Value } from '../graph.ts';
+import * as o from '../ops.ts';
+
+interface Prepared {
+  readonly batch: number;
+  readonly make: () => Value;
+}
+
+const prepared = new WeakMap<Value, Prepared>();
+
+/** Returns `images`, known from now on as a batch that `make` makes anew with the row below each. */
+export function takingZeroRow(images: Value, batch: number, make: () => Value): Value {
+  prepared.set(images, { batch, make });
+  return images;
+}
+
+/** Returns the batch of images with a row of zeros, where it can be had for nothing but making them a second time. */
+export function withZeroRow(images: Value, batch: number): Value | undefined {
+  const whole = o.unviewed(images);
+  const known = whole.pending ? prepared.get(whole) : undefined;
+  return known?.batch === batch ? whole.derive(`zero row ${batch}`, known.make) : undefined;
+}
+
+/** The same, where somebody has asked for it already. */
+export function zeroRowOf(images: Value, batch: number): Value | undefined {
+  return o.unviewed(images).derived(`zero row ${batch}`);
+}
+
+/** The result of an element-wise `op` that keeps zeros, with a row of zeros where `x` can have one. */
+export function keepingZeroRow(x: Value, op: (x: Value) => Value): Value {
+  const batch = prepared.get(x)?.batch;
+  const result = op(x);
+  return batch === undefined ? result : takingZeroRow(result, batch, () => op(withZeroRow(x, batch)!));
+}
