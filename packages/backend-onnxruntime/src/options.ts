@@ -36,7 +36,7 @@ export interface BackendOptions {
   /**
    * On the CPU, the patches of a large convolution are taken in pieces of about so many bytes, each used at once: what
    * two cores' caches hold.
-   * @default 4 MiB
+   * @default 5 MiB
    */
   readonly pieceBytes?: number;
   /** Gets the warning that a kernel runs in JavaScript, once for each kernel. @default console.warn */
@@ -55,7 +55,7 @@ export function resolveOptions(options: BackendOptions): ResolvedOptions {
     maxPendingNodes: options.maxPendingNodes ?? 30_000,
     maxSessionBytes: options.maxSessionBytes ?? totalmem() / 4,
     arena: options.arena ?? process.env['MALLOC_TRIM_THRESHOLD_'] === undefined,
-    pieceBytes: options.pieceBytes ?? 1 << 22,
+    pieceBytes: options.pieceBytes ?? 5 << 20,
     warn: options.warn ?? ((message) => console.warn(message)),
   };
   oneOf('device', resolved.device, ['cpu', 'webgpu', 'cuda']);

@@ -86,7 +86,7 @@ function spatialAxes(x: Value, first: number): number[] {
 }
 
 /** Patches that are taken twice, in pieces, rather than kept: what does not fit a cache, by far. */
-const PATCHES_IN_PIECES_FROM = 16;
+const PATCHES_IN_PIECES_FROM = 12;
 
 /** One after the other, [batch · outPixels, taps · cin] together; in several pieces where they are very many. */
 export function patches(x: Value, g: Geometry, use: 'result' | 'gradient'): Value[] {
