@@ -9,7 +9,7 @@ import type { ModelNode } from './proto.ts';
 /** From this many numbers on, a bias is added after the product: Gemm first writes it out, on one thread. */
 const BIAS_APART_FROM = 1 << 20;
 /** Parts that a sum over very many rows is made of: each is read once, and there is one for each of as many threads. */
-const PARTS = 16;
+export const PARTS = 16;
 const PARTED_FROM_ROWS = PARTS * 1024;
 
 /** Returns what computes the same as `made`, the model's form of `node`. */

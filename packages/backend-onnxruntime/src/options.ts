@@ -34,8 +34,8 @@ export interface BackendOptions {
    */
   readonly arena?: boolean;
   /**
-   * On the CPU, the patches of a large convolution are taken in pieces of about so many bytes, each used at once: what
-   * two cores' caches hold.
+   * On the CPU, the patches of a large convolution, and its gradients, are computed in pieces of about so many bytes, each
+   * used at once: what two cores' caches hold.
    * @default 5 MiB
    */
   readonly pieceBytes?: number;

@@ -114,7 +114,11 @@ export interface Stretch {
   readonly to: number;
 }
 
-/** Rows of `bytes` bytes in a piece, and not fewer than `fewest`. */
+/**
+ * Rows of `bytes` bytes in a piece of about `tracing.pieceBytes`, but not fewer than `fewest`: the columns of the product
+ * that takes it. ONNX Runtime shares out the rows of a tall product among threads, which leaves its bits alone, but the
+ * columns of a wide one.
+ */
 export function rowsInPiece(bytes: number, fewest: number): number {
   return Math.max(fewest, Math.round(tracing.pieceBytes / bytes));
 }

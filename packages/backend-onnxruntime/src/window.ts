@@ -73,9 +73,9 @@ export class Tables {
       const { reach, outPixels, taps } = this;
       const row = withZeroRow ? this.#window.outSize.at(-1)! : 0;
       const indices = new Int32Array((outPixels + row) * (taps + 1)).fill(this.inPixels);
-      for (let out = 0; out < outPixels; out++) indices[out * (taps + 1) + taps] = this.inPixels + 1;
       for (let out = 0; out < outPixels; out++) {
         for (let tap = 0; tap < taps; tap++) indices[out * (taps + 1) + tap] = reach[tap * outPixels + out]!;
+        indices[out * (taps + 1) + taps] = this.inPixels + 1;
       }
       return external(indices, [indices.length], 'int32');
     });

@@ -59,6 +59,20 @@ async function results(
   return tensors.map((tensor) => Float32Array.from(tensor.dataSync()));
 }
 
+/** Each number within `tolerance` of theirs, as a share of their tensor's largest, or of 1. */
+function expectClose(
+  ours: readonly Float32Array[],
+  theirs: readonly Float32Array[],
+  tolerance: number,
+): void {
+  ours.forEach((values, i) => {
+    const scale = Math.max(1, ...theirs[i]!.map(Math.abs));
+    values.forEach((value, j) => {
+      expect(Math.abs(value - theirs[i]![j]!) / scale).toBeLessThan(tolerance);
+    });
+  });
+}
+
 describe('convolution', () => {
   it.each([
     ['patches at once', {}],
@@ -70,12 +84,7 @@ describe('convolution', () => {
       fc.asyncProperty(cases, async (geometry) => {
         const ours = await results('onnxruntime', geometry);
         const theirs = await results('cpu', geometry);
-        ours.forEach((values, i) => {
-          const scale = Math.max(1, ...theirs[i]!.map(Math.abs));
-          values.forEach((value, j) => {
-            expect(Math.abs(value - theirs[i]![j]!) / scale).toBeLessThan(2e-6);
-          });
-        });
+        expectClose(ours, theirs, 2e-6);
       }),
       { numRuns: 150, seed: 11 },
     );
@@ -142,12 +151,7 @@ describe('two convolutions', () => {
       fc.asyncProperty(layers, async (task) => {
         const ours = await gradientsOf('onnxruntime', task);
         const theirs = await gradientsOf('cpu', task);
-        ours.forEach((values, i) => {
-          const scale = Math.max(1, ...theirs[i]!.map(Math.abs));
-          values.forEach((value, j) => {
-            expect(Math.abs(value - theirs[i]![j]!) / scale).toBeLessThan(5e-6);
-          });
-        });
+        expectClose(ours, theirs, 5e-6);
       }),
       { numRuns: 150, seed: 12 },
     );

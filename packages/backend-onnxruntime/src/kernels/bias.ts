@@ -1,9 +1,10 @@
 /** Biases that a matrix product adds by itself. */
 import { emit, type Node, type Value } from '../graph.ts';
 import * as o from '../ops.ts';
+import { Notes } from './notes.ts';
 
 /** Products that are not one Gemm, by how to make them anew with a bias. */
-const prepared = new WeakMap<Value, (bias: Value) => Value>();
+const prepared = new Notes<(bias: Value) => Value>();
 
 /** Returns `product`, known from now on as one that `make` makes with a bias as well. */
 export function takingBias(product: Value, make: (bias: Value) => Value): Value {
@@ -17,9 +18,8 @@ export function takingBias(product: Value, make: (bias: Value) => Value): Value 
  */
 export function addBias(x: Value, bias: Value): Value | undefined {
   const product = o.unviewed(x);
-  const { node } = product;
-  const make = prepared.get(product) ?? again(node);
-  if (make === undefined || !product.pending) return undefined;
+  const make = prepared.get(product) ?? again(product.node);
+  if (make === undefined) return undefined;
   const width = product.shape[1]!;
   const channels = x.shape.at(-1)!;
   if (bias.size !== channels || bias.shape.at(-1) !== channels || width % channels !== 0) return undefined;

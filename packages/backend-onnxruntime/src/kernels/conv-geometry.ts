@@ -92,9 +92,9 @@ const PATCHES_IN_PIECES_FROM = 12;
 export function patches(x: Value, g: Geometry, use: 'result' | 'gradient'): Value[] {
   const { batch, tables, cin, cout } = g;
   const width = tables.taps * cin;
-  const padded = pixelsByRows(g) ? withZeroRow(x, batch) : undefined;
-  const source = padded === undefined ? x : o.reshape(padded, [batch, padded.size / (batch * cin), cin]);
   if (batch * tables.outPixels * width * 4 >= PATCHES_IN_PIECES_FROM * tracing.pieceBytes) {
+    const padded = pixelsByRows(g) ? withZeroRow(x, batch) : undefined;
+    const source = padded === undefined ? x : o.reshape(padded, [batch, padded.size / (batch * cin), cin]);
     const wanted = rowsInPiece(width * 4, cout);
     return tables.patches.takeInPieces(source, ZERO, { width: tables.taps, wanted, use });
   }

@@ -5,6 +5,7 @@ import { tablesOf, type Window } from '../window.ts';
 import { takingBias } from './bias.ts';
 import { type Geometry, ZERO } from './conv-geometry.ts';
 import { piecesOf, rowsLike } from './image-rows.ts';
+import { Notes } from './notes.ts';
 import { sumOfProducts } from './product.ts';
 import { takingZeroRow } from './zero-row.ts';
 
@@ -64,7 +65,7 @@ interface Factors {
   readonly ones: number;
 }
 
-const factors = new WeakMap<Value, Factors>();
+const factors = new Notes<Factors>();
 
 /** [batch · outPixels / 2, 2 · cout] */
 export function convolveInPairs(x: Value, filter: Value, g: Geometry, pairs: Pairs): Value {

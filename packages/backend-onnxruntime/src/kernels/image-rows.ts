@@ -6,6 +6,7 @@
 import { ints, type Value } from '../graph.ts';
 import * as o from '../ops.ts';
 import { step, takingMask } from './mask.ts';
+import { Notes } from './notes.ts';
 import { zeroRowOf } from './zero-row.ts';
 
 export interface Piece {
@@ -23,7 +24,7 @@ export interface ByRows {
   readonly of: Value | undefined;
 }
 
-const known = new WeakMap<Value, ByRows>();
+const known = new Notes<ByRows>();
 
 /** Returns the pieces in order, as images [batch, height, width, channels]. */
 export function imagesOf(pieces: readonly Piece[], shape: readonly number[], of?: Value): Value {
@@ -53,8 +54,7 @@ export function imagesOf(pieces: readonly Piece[], shape: readonly number[], of?
 
 /** The pieces of a gradient, where it is computed in pieces. */
 export function piecesOf(gradient: Value): ByRows | undefined {
-  const inOrder = o.unviewed(gradient);
-  return inOrder.pending ? known.get(inOrder) : undefined;
+  return known.get(gradient);
 }
 
 /** The rows of other images, of `size` numbers each, that are where a piece's are: [rows, size]. */

@@ -1,6 +1,7 @@
 /** A Relu's gradient is dy times a mask of zeros and ones. Some gradients can be made masked for less than a product costs. */
 import { sameShape, type Value } from '../graph.ts';
 import * as o from '../ops.ts';
+import { Notes } from './notes.ts';
 
 /**
  * 1 where x > 0, else 0, in one pass: a hard sigmoid so steep that nothing is between. Of x and relu(x) it is the same;
@@ -13,20 +14,18 @@ export function step(x: Value): Value {
 }
 
 /** Gradients, by how to make them anew times step(x). */
-const prepared = new WeakMap<Value, (x: Value) => Value | undefined>();
+const prepared = new Notes<(x: Value) => Value | undefined>();
 
 /** Returns `gradient`, known from now on as one that `make` makes times step(x), or says that it can't. */
 export function takingMask(gradient: Value, make: (x: Value) => Value | undefined): Value {
-  prepared.set(o.unviewed(gradient), make);
+  prepared.set(gradient, make);
   return gradient;
 }
 
 /** gradient · mask, where the mask is a step and the gradient can be made with it. */
 export function masked(gradient: Value, mask: Value): Value | undefined {
-  const whole = o.unviewed(gradient);
   const { node } = o.unviewed(mask);
-  if (!whole.pending || node?.op !== 'HardSigmoid' || !sameShape(gradient.shape, mask.shape))
-    return undefined;
-  const result = prepared.get(whole)?.(node.inputs[0]!);
+  if (node?.op !== 'HardSigmoid' || !sameShape(gradient.shape, mask.shape)) return undefined;
+  const result = prepared.get(gradient)?.(node.inputs[0]!);
   return result === undefined ? undefined : o.reshape(result, gradient.shape);
 }

@@ -1,5 +1,6 @@
 /** Matrix products. */
 import { backend_util, util } from '@tensorflow/tfjs-core';
+import { PARTS } from '../cpu-nodes.ts';
 import { emit, type Value } from '../graph.ts';
 import * as o from '../ops.ts';
 import { activate } from './activation.ts';
@@ -73,9 +74,6 @@ function repeatable(a: Value, b: Value, { transA, transB }: { transA: boolean; t
   const flags = { transA: transB ? 0 : 1, transB: transA ? 0 : 1 };
   return o.transpose(emit('com.microsoft::FusedMatMul', [b, a], [columns, rows], 'float32', flags), [1, 0]);
 }
-
-/** Parts that a sum over many rows is made of, one for each of as many threads. */
-const PARTS = 16;
 
 /** Σ aᵀ · b over pairs of matrices with many rows, with the same bits for any number of threads. */
 export function sumOfProducts(factors: readonly (readonly [Value, Value])[]): Value {

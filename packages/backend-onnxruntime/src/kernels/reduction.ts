@@ -31,7 +31,6 @@ const SIDE_BY_SIDE = 128;
  */
 function columnSums(x: Value, keepDims: boolean): Value {
   const width = x.shape.at(-1)!;
-
   const shape = keepDims ? [...x.shape.slice(0, -1).fill(1), width] : [width];
   const byRows = sumByRows(x);
   if (byRows !== undefined) return o.reshape(byRows, shape);

@@ -4,13 +4,14 @@
  */
 import type { Value } from '../graph.ts';
 import * as o from '../ops.ts';
+import { Notes } from './notes.ts';
 
 interface Prepared {
   readonly batch: number;
   readonly make: () => Value;
 }
 
-const prepared = new WeakMap<Value, Prepared>();
+const prepared = new Notes<Prepared>();
 
 /** Returns `images`, known from now on as a batch that `make` makes anew with the row below each. */
 export function takingZeroRow(images: Value, batch: number, make: () => Value): Value {
@@ -20,9 +21,8 @@ export function takingZeroRow(images: Value, batch: number, make: () => Value): 
 
 /** Returns the batch of images with a row of zeros, where it can be had for nothing but making them a second time. */
 export function withZeroRow(images: Value, batch: number): Value | undefined {
-  const whole = o.unviewed(images);
-  const known = whole.pending ? prepared.get(whole) : undefined;
-  return known?.batch === batch ? whole.derive(`zero row ${batch}`, known.make) : undefined;
+  const known = prepared.get(images);
+  return known?.batch === batch ? o.unviewed(images).derive(`zero row ${batch}`, known.make) : undefined;
 }
 
 /** The same, where somebody has asked for it already. */
@@ -32,7 +32,7 @@ export function zeroRowOf(images: Value, batch: number): Value | undefined {
 
 /** The result of an element-wise `op` that keeps zeros, with a row of zeros where `x` can have one. */
 export function keepingZeroRow(x: Value, op: (x: Value) => Value): Value {
-  const batch = prepared.get(x)?.batch;
+  const known = prepared.get(x);
   const result = op(x);
-  return batch === undefined ? result : takingZeroRow(result, batch, () => op(withZeroRow(x, batch)!));
+  return known === undefined ? result : takingZeroRow(result, known.batch, () => op(known.make()));
 }
