@@ -46,10 +46,14 @@ export class Table {
     return this.#numbers.length;
   }
 
-  /** The rows of x [batch, pixels, channels] that the table names: [batch, length, channels]. */
+  /**
+   * The rows of x [batch, pixels, channels] that the table names: [batch, length, channels]. x may have more pixels below
+   * each image, the first of which is what is outside.
+   */
   take(x: Value, fill: Value, withRow: boolean = paysForRow([this])): Value {
-    if (this.identity) return x;
-    if (this.outside.length === 0) return o.gather(x, this.indices, 1);
+    const padded = x.shape[1]! > this.pixels;
+    if (this.identity && !padded) return x;
+    if (padded || this.outside.length === 0) return o.gather(x, this.indices, 1);
     if (withRow) return o.gather(withRowOf(fill, x), this.indices, 1);
     const { inside, outside } = this.#memo.once('inside', () => {
       const numbers = this.#numbers.map((pixel) => (pixel === this.pixels ? 0 : pixel));

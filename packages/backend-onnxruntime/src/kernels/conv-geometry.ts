@@ -5,8 +5,9 @@
 import type { backend_util } from '@tensorflow/tfjs-core';
 import { external, number, tracing, type Value } from '../graph.ts';
 import * as o from '../ops.ts';
-import { rowsInPiece } from '../table.ts';
+import { partition, rowsInPiece } from '../table.ts';
 import { type Tables, tablesOf, type Window } from '../window.ts';
+import { Cut, cutOnce, rowsOf } from './cut.ts';
 import { refuse } from './kernel.ts';
 import { withZeroRow } from './zero-row.ts';
 
@@ -88,17 +89,53 @@ function spatialAxes(x: Value, first: number): number[] {
 /** Patches that are taken twice, in pieces, rather than kept: what does not fit a cache, by far. */
 const PATCHES_IN_PIECES_FROM = 12;
 
-/** One after the other, [batch · outPixels, taps · cin] together; in several pieces where they are very many. */
-export function patches(x: Value, g: Geometry, use: 'result' | 'gradient'): Value[] {
-  const { batch, tables, cin, cout } = g;
+export interface Patches {
+  /** [pixels, taps · cin] each, for all pixels of the batch together. */
+  readonly pieces: readonly Value[];
+  /** Which pixels of the result each piece is for, where that is cut by rows; otherwise they follow each other. */
+  readonly cut: Cut | undefined;
+}
+
+/** In several pieces where they are very many. */
+export function patches(x: Value, g: Geometry, use: 'result' | 'gradient', cut: Cut | undefined): Patches {
+  const { batch, tables, cin } = g;
   const width = tables.taps * cin;
-  if (batch * tables.outPixels * width * 4 >= PATCHES_IN_PIECES_FROM * tracing.pieceBytes) {
-    const padded = pixelsByRows(g) ? withZeroRow(x, batch) : undefined;
-    const source = padded === undefined ? x : o.reshape(padded, [batch, padded.size / (batch * cin), cin]);
-    const wanted = rowsInPiece(width * 4, cout);
-    return tables.patches.takeInPieces(source, ZERO, { width: tables.taps, wanted, use });
+  if (!inPieces(g)) {
+    const pieces = [o.reshape(tables.patches.take(x, ZERO), [batch * tables.outPixels, width])];
+    return { pieces, cut: undefined };
   }
-  return [o.reshape(tables.patches.take(x, ZERO), [batch * tables.outPixels, width])];
+  const source = (pixelsByRows(g) ? withZeroRow(x, batch, cin) : undefined) ?? x;
+  const unit = cut === undefined ? 1 : rowsTogether(g) * cut.width;
+  const options = { width: tables.taps, wanted: patchesInPiece(g, unit), unit, use };
+  return { pieces: tables.patches.takeInPieces(source, ZERO, options), cut };
+}
+
+/** How the result of a convolution is cut. */
+export function cutOfResult(g: Geometry): Cut | undefined {
+  const { batch, window, channelsFirst } = g;
+  if (!inPieces(g) || window.outSize.length !== 2 || channelsFirst) return undefined;
+  const [height, width] = window.outSize as [number, number];
+  const together = rowsTogether(g);
+  const wanted = patchesInPiece(g, together * width);
+  return cutOnce(`result ${batch} ${height} ${width} ${wanted}`, () => {
+    const rows = Array.from({ length: height }, (_, row) => row);
+    const pieces = rowsOf(partition(batch, height / together, wanted), rows, height, together);
+    return new Cut([batch, height, width], pieces);
+  });
+}
+
+/** Two rows of the result where there are pairs, as most poolings take them. */
+function rowsTogether({ window }: Geometry): number {
+  return window.outSize[0]! % 2 === 0 ? 2 : 1;
+}
+
+function inPieces({ batch, tables, cin }: Geometry): boolean {
+  return batch * tables.outPixels * tables.taps * cin * 4 >= PATCHES_IN_PIECES_FROM * tracing.pieceBytes;
+}
+
+/** Patches in a piece, in units of so many. */
+function patchesInPiece({ tables, cin, cout }: Geometry, unit: number): number {
+  return Math.ceil(rowsInPiece(tables.taps * cin * 4, cout) / unit);
 }
 
 /** Pieces of a gradient's images from which on they are computed by rows. */

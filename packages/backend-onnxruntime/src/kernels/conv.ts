@@ -11,9 +11,18 @@ import type { Value } from '../graph.ts';
 import * as o from '../ops.ts';
 import { activate } from './activation.ts';
 import { addBias, takingBias } from './bias.ts';
-import { type Geometry, geometry2d, geometry3d, imageOf, patches, pixelsOf } from './conv-geometry.ts';
+import {
+  cutOfResult,
+  type Geometry,
+  geometry2d,
+  geometry3d,
+  imageOf,
+  patches,
+  pixelsOf,
+} from './conv-geometry.ts';
 import { depthwise, depthwiseFilterGradient, depthwiseInputGradient } from './depthwise.ts';
 import { convolveInPairs, filterGradientInPairs, inPairs } from './few-channels.ts';
+import { imagesOf, piecesOf } from './image-pieces.ts';
 import { inputGradient } from './input-gradient.ts';
 import { accept, FLOAT, type KernelTable } from './kernel.ts';
 
@@ -21,13 +30,12 @@ function convolve(x: Value, filter: Value, g: Geometry): Value {
   const wide = inPairs(g);
   if (wide !== undefined) return imageOf(convolveInPairs(pixelsOf(x, g), filter, g, wide), g.outShape, g);
   const weights = o.reshape(filter, [g.tables.taps * g.cin, g.cout]);
-  const pieces = patches(pixelsOf(x, g), g, 'result');
+  const { pieces, cut } = patches(pixelsOf(x, g), g, 'result', cutOfResult(g));
   const product = (bias?: Value) => {
     const options = bias === undefined ? {} : { bias };
-    return o.concat(
-      pieces.map((rows) => o.gemm(rows, weights, options)),
-      0,
-    );
+    const products = pieces.map((rows) => o.gemm(rows, weights, options));
+    if (cut === undefined) return o.concat(products, 0);
+    return imagesOf({ cut, channels: g.cout, pieces: products.map((product) => [product]) });
   };
   return imageOf(takingBias(product(), product), g.outShape, g);
 }
@@ -35,10 +43,16 @@ function convolve(x: Value, filter: Value, g: Geometry): Value {
 function filterGradient(x: Value, dy: Value, filterShape: readonly number[], g: Geometry): Value {
   const wide = inPairs(g);
   if (wide !== undefined) return filterGradientInPairs(pixelsOf(x, g), pixelsOf(dy, g), g, wide);
-  const pieces = patches(pixelsOf(x, g), g, 'gradient');
-  const dyRows = o.reshape(pixelsOf(dy, g), [g.batch * g.tables.outPixels, g.cout]);
-  const counts = pieces.map((rows) => rows.shape[0]!);
-  const sums = o.split(dyRows, counts).reduce<Value | undefined>((sum, dyPiece, i) => {
+  const dyInPieces = piecesOf(dy);
+  const sameCut = dyInPieces?.cut === cutOfResult(g) ? dyInPieces : undefined;
+  const { pieces } = patches(pixelsOf(x, g), g, 'gradient', sameCut?.cut);
+  const dyPieces =
+    sameCut?.pieces.map(([piece]) => piece!) ??
+    o.split(
+      o.reshape(pixelsOf(dy, g), [g.batch * g.tables.outPixels, g.cout]),
+      pieces.map((rows) => rows.shape[0]!),
+    );
+  const sums = dyPieces.reduce<Value | undefined>((sum, dyPiece, i) => {
     return o.gemm(pieces[i]!, dyPiece, { transA: true, ...(sum === undefined ? {} : { bias: sum }) });
   }, undefined);
   return o.reshape(sums!, filterShape);

@@ -6,6 +6,7 @@ import type { DataType, LeakyReluAttrs, StepAttrs } from '@tensorflow/tfjs-core'
 import { type ElementType, emit, number, uniform, type Value } from '../graph.ts';
 import * as o from '../ops.ts';
 import { addBias } from './bias.ts';
+import { eachPiece, piecesOf } from './image-pieces.ts';
 import {
   accept,
   type Binary,
@@ -130,7 +131,11 @@ const unaryKernels: KernelTable = {
 export function relu(x: Value): Value {
   const whole = o.unviewed(x);
   return o.reshape(
-    whole.derive('relu', () => keepingZeroRow(whole, (x) => o.unary('Relu', x))),
+    whole.derive('relu', () => {
+      const images = piecesOf(whole);
+      const op = (x: Value) => o.unary('Relu', x);
+      return images === undefined ? keepingZeroRow(whole, op) : eachPiece(images, op);
+    }),
     x.shape,
   );
 }

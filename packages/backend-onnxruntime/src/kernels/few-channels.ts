@@ -4,7 +4,7 @@ import * as o from '../ops.ts';
 import { tablesOf, type Window } from '../window.ts';
 import { takingBias } from './bias.ts';
 import { type Geometry, ZERO } from './conv-geometry.ts';
-import { piecesOf, rowsLike } from './image-rows.ts';
+import { piecesOf, rowsLike } from './image-pieces.ts';
 import { Notes } from './notes.ts';
 import { sumOfProducts } from './product.ts';
 import { takingZeroRow } from './zero-row.ts';
@@ -124,15 +124,23 @@ export function sumByRows(dy: Value): Value | undefined {
 function productByRows(dy: Value): { product: Value; of: Factors } | undefined {
   const gradient = piecesOf(dy);
   const of = gradient?.of === undefined ? undefined : factors.get(gradient.of);
-  if (gradient?.of === undefined || of === undefined) return undefined;
+  if (gradient === undefined || of === undefined) return undefined;
   const { patches } = of;
-  const [width, columns] = [patches.shape[1]!, gradient.of.shape[1]!];
+  const [width, columns] = [patches.shape[1]!, gradient.of!.shape[1]!];
+  const across = (gradient.cut.width * gradient.channels) / columns;
+  // The gradient may be seen as other images than the product is.
+  if (across % 1 !== 0) return undefined;
   const product = o.unviewed(dy).derive('by rows', () =>
     sumOfProducts(
-      gradient.pieces.map((piece) => {
-        const count = piece.pixels.size / columns;
-        const taken = rowsLike(piece, patches, (count / piece.rows.length) * width, gradient);
-        return [o.reshape(taken, [count, width]), o.reshape(piece.pixels, [count, columns])];
+      gradient.pieces.map((piece, i) => {
+        // Each part of a piece meets the same patches, where it has every second pixel of a row.
+        const halves = piece.length * gradient.channels === columns ? piece : [o.concat(piece, 1)];
+        const count = (halves.length * halves[0]!.size) / columns;
+        const taken = rowsLike(gradient, i, patches, across * width);
+        return [
+          o.reshape(taken, [count, width]),
+          halves.map((half) => o.reshape(half, [count, columns / halves.length])),
+        ] as const;
       }),
     ),
   );

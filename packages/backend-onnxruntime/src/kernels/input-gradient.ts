@@ -7,13 +7,17 @@ import * as o from '../ops.ts';
 import { partition, paysForRow, rowsInPiece } from '../table.ts';
 import type { ReachClass } from '../window.ts';
 import { type Geometry, imageOf, inOrder, pixelsByRows, pixelsOf, rowOrders, ZERO } from './conv-geometry.ts';
-import { imagesOf } from './image-rows.ts';
+import { Cut, cutOnce, rowsOf } from './cut.ts';
+import { gradientOf } from './image-pieces.ts';
+import { withZeroRow } from './zero-row.ts';
 
 /** Pieces from which on it pays to have pieces. */
 const IN_PIECES_FROM = 4;
 
 export function inputGradient(dy: Value, filter: Value, g: Geometry): Value {
-  const dyPixels = pixelsOf(cropped(dy, g), g);
+  const whole = cropped(dy, g);
+  const padded = whole === dy && !g.channelsFirst ? withZeroRow(dy, g.batch, g.cout) : undefined;
+  const dyPixels = padded ?? pixelsOf(whole, g);
   const weights = o.reshape(filter, [g.tables.taps * g.cin, g.cout]);
   return pixelsByRows(g) ? inRows(dyPixels, weights, g) : inClasses(dyPixels, weights, g);
 }
@@ -44,33 +48,31 @@ function inClasses(dy: Value, weights: Value, g: Geometry): Value {
   return imageOf(inOrder(byClass, g), g.inShape, g);
 }
 
-/** Some rows of images at a time, whose classes then stand side by side: pieces of the images, and no order to be made. */
+/** Some rows of images at a time, by class of pixels: pieces of the images. */
 function inRows(dy: Value, weights: Value, g: Geometry): Value {
   const { tables, batch, cin, cout } = g;
   const rowClasses = tables.rowClasses!;
   const [height, width] = g.window.inSize as [number, number];
+  const across = rowClasses[0]!.columns.length;
   const withRow = paysForRow(tables.classes.map(({ table }) => table));
-  const unit = width / rowClasses[0]!.columns.length;
-  const widest = Math.max((width / unit) * cin, ...tables.classes.map(({ taps }) => taps.length * cout));
+  const unit = width / across;
+  const widest = Math.max(across * cin, ...tables.classes.map(({ taps }) => taps.length * cout));
   const wanted = Math.ceil(rowsInPiece(widest * 4, cin) / unit);
-  const pieces = rowClasses.flatMap(({ rows, columns }) => {
+  const pieces = rowClasses.flatMap(({ columns }) => {
     const byColumn = columns.map((column) =>
       column.table
         .takeInPieces(dy, ZERO, { width: column.taps.length, wanted, unit, use: 'rows', withRow })
         .map((reached) => product(reached, weights, column, g)),
     );
-    return partition(batch, rows.length, wanted).map(({ images, from, to }, i) => {
-      const places = Array.from({ length: images.count }, (_, n) =>
-        rows.slice(from, to).map((row) => (images.first + n) * height + row),
-      ).flat();
-      const pixels = o.concat(
-        byColumn.map((products) => products[i]!),
-        1,
-      );
-      return { pixels: o.reshape(pixels, [places.length, width * cin]), rows: places };
-    });
+    return byColumn[0]!.map((_, i) => byColumn.map((products) => products[i]!));
   });
-  return imagesOf(pieces, g.inShape);
+  const cut = cutOnce(`rows ${batch} ${height} ${width} ${across} ${rowClasses.length} ${wanted}`, () => {
+    const rows = rowClasses.flatMap(({ rows }) =>
+      rowsOf(partition(batch, rows.length, wanted), rows, height),
+    );
+    return new Cut([batch, height, width], rows, across);
+  });
+  return gradientOf({ cut, channels: cin, pieces });
 }
 
 function product(rows: Value, weights: Value, { taps }: ReachClass, { tables, cin, cout }: Geometry): Value {

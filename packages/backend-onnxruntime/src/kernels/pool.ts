@@ -8,6 +8,8 @@ import { number, sameShape, tracing, type Value } from '../graph.ts';
 import * as o from '../ops.ts';
 import { rowsInPiece, type Table } from '../table.ts';
 import { type Tables, tablesOf, type Window } from '../window.ts';
+import type { Cut } from './cut.ts';
+import { imagesOf, piecesOf, shapeOf } from './image-pieces.ts';
 import { accept, FLOAT, type KernelTable, refuse, type Unary } from './kernel.ts';
 import { step, takingMask } from './mask.ts';
 
@@ -16,6 +18,7 @@ const LOWEST = number(Number.NEGATIVE_INFINITY);
 const NEVER = number(0, 'bool');
 
 interface Geometry {
+  readonly window: Window;
   readonly tables: Tables;
   readonly batch: number;
   readonly channels: number;
@@ -36,7 +39,38 @@ function changesNothing(x: Value, g: Geometry): boolean {
 
 function maxPool(x: Value, g: Geometry): Value {
   if (changesNothing(x, g)) return x;
-  return o.reshape(o.allOf('Max', eachTap(pixelsOf(x, g), g, LOWEST)), g.outShape);
+  const images = inWindows(x, g);
+  if (images === undefined) return o.reshape(o.allOf('Max', eachTap(pixelsOf(x, g), g, LOWEST)), g.outShape);
+  const pieces = images.byTap.map((taps) =>
+    o.reshape(o.reduce('ReduceMax', taps, [0], false), [taps.shape[1]! / g.channels, g.channels]),
+  );
+  return imagesOf({ cut: images.ofWindows, channels: g.channels, pieces: pieces.map((piece) => [piece]) });
+}
+
+interface InWindows {
+  readonly cut: Cut;
+  readonly ofWindows: Cut;
+  /** [taps, windows · channels] of each piece. */
+  readonly byTap: readonly Value[];
+}
+
+/** Images in pieces, by the place of pixels in the windows of a pooling that leaves none out. */
+function inWindows(x: Value, { window, tables, batch, channels }: Geometry): InWindows | undefined {
+  const images = piecesOf(x);
+  const { inSize, outSize, kernel, stride, before } = window;
+  if (images === undefined || !sameShape(shapeOf(images), [batch, ...inSize, channels])) return undefined;
+  const apart = kernel.every(
+    (size, d) => size === stride[d] && before[d] === 0 && size * outSize[d]! === inSize[d],
+  );
+  const size = kernel as [number, number];
+  const { cut } = images;
+  const ofWindows = apart ? cut.ofWindows(size) : undefined;
+  if (ofWindows === undefined) return undefined;
+  const byTap = images.pieces.map(([piece], i) => {
+    const taken = piece!.derive(`by window ${size}`, () => o.gather(piece!, cut.byWindow(i, size).order, 0));
+    return o.reshape(taken, [tables.taps, taken.size / tables.taps]);
+  });
+  return { cut, ofWindows, byTap };
 }
 
 function averagePool(x: Value, g: Geometry): Value {
@@ -47,25 +81,17 @@ function averagePool(x: Value, g: Geometry): Value {
 }
 
 function maxPoolGradient(dy: Value, x: Value, y: Value, g: Geometry): Value {
+  const images = inWindows(x, g);
+  if (images !== undefined) return gradientInWindows(dy, x, y, images, g);
   const dyPixels = pixelsOf(dy, g);
   const maximum = pixelsOf(y, g);
-  let taken: Value | undefined;
-  const firsts = eachTap(pixelsOf(x, g), g, LOWEST).map((candidate) => {
-    const hit = o.equal(candidate, maximum);
-    const first = taken === undefined ? hit : o.and(hit, o.not(taken));
-    taken = taken === undefined ? hit : o.or(taken, hit);
-    return first;
-  });
+  const firsts = firstOf(eachTap(pixelsOf(x, g), g, LOWEST).map((candidate) => o.equal(candidate, maximum)));
   const [only, ...others] = g.tables.hits;
   if (only !== undefined && others.length === 0) {
     // Windows that don't overlap: a pixel has all of its window's dy, or nothing.
     const hits = o.concat(firsts, 1);
     const given = (dy: Value) => o.reshape(toWinners(pixelsOf(dy, g), hits, only, g), x.shape);
-    // What wins is the maximum: where the one is positive, so is the other, and there are fewer of those.
-    return takingMask(given(dy), (masking) => {
-      const same = o.unviewed(masking) === o.unviewed(x);
-      return same ? given(o.mul(dy, step(o.reshape(y, dy.shape)))) : undefined;
-    });
+    return takingWinnersMask(given, dy, x, y);
   }
   const all = o.concat(
     firsts.map((first) => o.where(first, dyPixels, ZERO)),
@@ -78,6 +104,53 @@ function maxPoolGradient(dy: Value, x: Value, y: Value, g: Geometry): Value {
     ),
     x.shape,
   );
+}
+
+function gradientInWindows(dy: Value, x: Value, y: Value, images: InWindows, g: Geometry): Value {
+  const { channels, window } = g;
+  const { cut, ofWindows, byTap } = images;
+  const perPiece = (pixels: Value) =>
+    o
+      .split(
+        o.reshape(pixels, [pixels.size / channels, channels]),
+        byTap.map((taps) => taps.shape[1]! / channels),
+      )
+      .map((piece) => o.reshape(piece, [1, piece.size]));
+  const pooled = piecesOf(y);
+  const maxima =
+    pooled?.cut === ofWindows
+      ? pooled.pieces.map(([piece]) => o.reshape(piece!, [1, piece!.size]))
+      : perPiece(y);
+  const wins = byTap.map((taps, i) => {
+    const hits = o.equal(taps, maxima[i]!);
+    return o.cast(o.concat(firstOf(o.split(hits, new Array(taps.shape[0]).fill(1))), 0), 'float32');
+  });
+  const given = (dy: Value) => {
+    const pieces = perPiece(dy).map((piece, i) => {
+      const won = o.reshape(o.mul(wins[i]!, piece), [wins[i]!.size / channels, channels]);
+      return [o.gather(won, cut.byWindow(i, window.kernel as [number, number]).back, 0)];
+    });
+    return imagesOf({ cut, channels, pieces });
+  };
+  return takingWinnersMask(given, dy, x, y);
+}
+
+/** What wins is the maximum: where the one is positive, so is the other, and there are fewer of those. */
+function takingWinnersMask(given: (dy: Value) => Value, dy: Value, x: Value, y: Value): Value {
+  return takingMask(given(dy), (masking) => {
+    const same = o.unviewed(masking) === o.unviewed(x);
+    return same ? given(o.mul(dy, step(o.reshape(y, dy.shape)))) : undefined;
+  });
+}
+
+/** The hits of each tap where no earlier one has any. */
+function firstOf(hits: readonly Value[]): Value[] {
+  let taken: Value | undefined;
+  return hits.map((hit) => {
+    const first = taken === undefined ? hit : o.and(hit, o.not(taken));
+    taken = taken === undefined ? hit : o.or(taken, hit);
+    return first;
+  });
 }
 
 /** Pieces of the gradient from which on it pays to have pieces. */
@@ -180,6 +253,7 @@ function geometry(
 ): Geometry {
   if (info.outShape.includes(0)) refuse('empty result');
   return {
+    window,
     tables: tablesOf(window),
     batch: info.batchSize,
     channels: info.inChannels,

@@ -75,20 +75,29 @@ function repeatable(a: Value, b: Value, { transA, transB }: { transA: boolean; t
   return o.transpose(emit('com.microsoft::FusedMatMul', [b, a], [columns, rows], 'float32', flags), [1, 0]);
 }
 
-/** Σ aᵀ · b over pairs of matrices with many rows, with the same bits for any number of threads. */
-export function sumOfProducts(factors: readonly (readonly [Value, Value])[]): Value {
-  if (factors.some(([a]) => a.shape[0]! % PARTS !== 0)) {
-    return o.allOf(
-      'Add',
-      factors.map(([a, b]) => repeatable(a, b, { transA: true, transB: false })),
-    );
-  }
+/**
+ * Σ aᵀ · b over pairs of matrices with many rows, with the same bits for any number of threads. A b may come as several,
+ * whose products then stand side by side.
+ */
+export function sumOfProducts(factors: readonly (readonly [Value, readonly Value[]])[]): Value {
   const inParts = (x: Value) => o.reshape(x, [PARTS, x.shape[0]! / PARTS, x.shape[1]!]);
-  const products = factors.map(([a, b]) => {
+  const inOneOrParts = (a: Value, b: Value) => {
+    if (a.shape[0]! % PARTS !== 0) return repeatable(a, b, { transA: true, transB: false });
     const shape = [PARTS, a.shape[1]!, b.shape[1]!];
-    return emit('com.microsoft::FusedMatMul', [inParts(a), inParts(b)], shape, 'float32', { transA: 1 });
-  });
-  return o.reduce('ReduceSum', o.allOf('Add', products), [0], false);
+    const products = emit('com.microsoft::FusedMatMul', [inParts(a), inParts(b)], shape, 'float32', {
+      transA: 1,
+    });
+    return o.reduce('ReduceSum', products, [0], false);
+  };
+  return o.allOf(
+    'Add',
+    factors.map(([a, bs]) =>
+      o.concat(
+        bs.map((b) => inOneOrParts(a, b)),
+        1,
+      ),
+    ),
+  );
 }
 
 export const products: KernelTable = {

@@ -2,7 +2,9 @@
 import { type ElementType, emit, emitMany, external, ints, type Value } from '../graph.ts';
 import * as o from '../ops.ts';
 import { sumByRows } from './few-channels.ts';
+import { piecesOf } from './image-pieces.ts';
 import { accept, FLOAT, type KernelTable, type Lowering, NUMERIC, type Unary } from './kernel.ts';
+import { withZeroRow } from './zero-row.ts';
 
 interface ReduceAttrs {
   readonly axis?: number | readonly number[];
@@ -34,6 +36,9 @@ function columnSums(x: Value, keepDims: boolean): Value {
   const shape = keepDims ? [...x.shape.slice(0, -1).fill(1), width] : [width];
   const byRows = sumByRows(x);
   if (byRows !== undefined) return o.reshape(byRows, shape);
+  // Rows of zeros add nothing, and the convolution's gradient takes these as well.
+  const images = piecesOf(x);
+  if (images !== undefined) x = withZeroRow(x, images.cut.batch, width) ?? x;
   const rows = x.size / width;
   const beside = rows % SIDE_BY_SIDE === 0 && rows >= SIDE_BY_SIDE * SIDE_BY_SIDE ? SIDE_BY_SIDE : 1;
   const sums = o.gemm(ones(rows / beside), o.reshape(x, [rows / beside, beside * width]));

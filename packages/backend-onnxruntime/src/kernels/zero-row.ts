@@ -19,15 +19,28 @@ export function takingZeroRow(images: Value, batch: number, make: () => Value): 
   return images;
 }
 
-/** Returns the batch of images with a row of zeros, where it can be had for nothing but making them a second time. */
-export function withZeroRow(images: Value, batch: number): Value | undefined {
+/**
+ * Returns the batch of images with a row of zeros as [batch, pixels, channels], where it can be had for nothing but making
+ * them a second time.
+ */
+export function withZeroRow(images: Value, batch: number, channels: number): Value | undefined {
   const known = prepared.get(images);
-  return known?.batch === batch ? o.unviewed(images).derive(`zero row ${batch}`, known.make) : undefined;
+  if (known?.batch !== batch) return undefined;
+  return inPixels(o.unviewed(images).derive(`zero row ${batch}`, known.make), images, batch, channels);
 }
 
 /** The same, where somebody has asked for it already. */
-export function zeroRowOf(images: Value, batch: number): Value | undefined {
-  return o.unviewed(images).derived(`zero row ${batch}`);
+export function zeroRowOf(images: Value, batch: number, channels: number): Value | undefined {
+  const padded = o.unviewed(images).derived(`zero row ${batch}`);
+  return padded === undefined ? undefined : inPixels(padded, images, batch, channels);
+}
+
+/** Images may be seen as others than they were made as: the row of zeros has to be whole pixels of these. */
+function inPixels(padded: Value, images: Value, batch: number, channels: number): Value | undefined {
+  const below = (padded.size - images.size) / batch;
+  return below % channels === 0
+    ? o.reshape(padded, [batch, padded.size / (batch * channels), channels])
+    : undefined;
 }
 
 /** The result of an element-wise `op` that keeps zeros, with a row of zeros where `x` can have one. */
