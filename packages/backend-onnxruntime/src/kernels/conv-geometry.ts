@@ -7,7 +7,7 @@ import { external, number, tracing, type Value } from '../graph.ts';
 import * as o from '../ops.ts';
 import { partition, rowsInPiece } from '../table.ts';
 import { type Tables, tablesOf, type Window } from '../window.ts';
-import { Cut, cutOnce, rowsOf } from './cut.ts';
+import { Cut, cutOnce, rowsIn } from './cut.ts';
 import { refuse } from './kernel.ts';
 import { withZeroRow } from './zero-row.ts';
 
@@ -89,28 +89,21 @@ function spatialAxes(x: Value, first: number): number[] {
 /** Patches that are taken twice, in pieces, rather than kept: what does not fit a cache, by far. */
 const PATCHES_IN_PIECES_FROM = 12;
 
-export interface Patches {
-  /** [pixels, taps · cin] each, for all pixels of the batch together. */
-  readonly pieces: readonly Value[];
-  /** Which pixels of the result each piece is for, where that is cut by rows; otherwise they follow each other. */
-  readonly cut: Cut | undefined;
-}
-
-/** In several pieces where they are very many. */
-export function patches(x: Value, g: Geometry, use: 'result' | 'gradient', cut: Cut | undefined): Patches {
+/**
+ * [pixels, taps · cin] of the batch, in one or, where they are very many, in several pieces one after the other; by rows
+ * where the result is cut.
+ */
+export function patches(x: Value, g: Geometry, use: 'result' | 'gradient', cut: Cut | undefined): Value[] {
   const { batch, tables, cin } = g;
   const width = tables.taps * cin;
-  if (!inPieces(g)) {
-    const pieces = [o.reshape(tables.patches.take(x, ZERO), [batch * tables.outPixels, width])];
-    return { pieces, cut: undefined };
-  }
+  if (!inPieces(g)) return [o.reshape(tables.patches.take(x, ZERO), [batch * tables.outPixels, width])];
   const source = (pixelsByRows(g) ? withZeroRow(x, batch, cin) : undefined) ?? x;
   const unit = cut === undefined ? 1 : rowsTogether(g) * cut.width;
   const options = { width: tables.taps, wanted: patchesInPiece(g, unit), unit, use };
-  return { pieces: tables.patches.takeInPieces(source, ZERO, options), cut };
+  return tables.patches.takeInPieces(source, ZERO, options);
 }
 
-/** How the result of a convolution is cut. */
+/** How the result of a convolution is cut, where its patches are in pieces. */
 export function cutOfResult(g: Geometry): Cut | undefined {
   const { batch, window, channelsFirst } = g;
   if (!inPieces(g) || window.outSize.length !== 2 || channelsFirst) return undefined;
@@ -119,7 +112,7 @@ export function cutOfResult(g: Geometry): Cut | undefined {
   const wanted = patchesInPiece(g, together * width);
   return cutOnce(`result ${batch} ${height} ${width} ${wanted}`, () => {
     const rows = Array.from({ length: height }, (_, row) => row);
-    const pieces = rowsOf(partition(batch, height / together, wanted), rows, height, together);
+    const pieces = rowsIn(partition(batch, height / together, wanted), rows, height, together);
     return new Cut([batch, height, width], pieces);
   });
 }

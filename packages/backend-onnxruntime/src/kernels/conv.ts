@@ -30,7 +30,8 @@ function convolve(x: Value, filter: Value, g: Geometry): Value {
   const wide = inPairs(g);
   if (wide !== undefined) return imageOf(convolveInPairs(pixelsOf(x, g), filter, g, wide), g.outShape, g);
   const weights = o.reshape(filter, [g.tables.taps * g.cin, g.cout]);
-  const { pieces, cut } = patches(pixelsOf(x, g), g, 'result', cutOfResult(g));
+  const cut = cutOfResult(g);
+  const pieces = patches(pixelsOf(x, g), g, 'result', cut);
   const product = (bias?: Value) => {
     const options = bias === undefined ? {} : { bias };
     const products = pieces.map((rows) => o.gemm(rows, weights, options));
@@ -43,11 +44,11 @@ function convolve(x: Value, filter: Value, g: Geometry): Value {
 function filterGradient(x: Value, dy: Value, filterShape: readonly number[], g: Geometry): Value {
   const wide = inPairs(g);
   if (wide !== undefined) return filterGradientInPairs(pixelsOf(x, g), pixelsOf(dy, g), g, wide);
-  const dyInPieces = piecesOf(dy);
-  const sameCut = dyInPieces?.cut === cutOfResult(g) ? dyInPieces : undefined;
-  const { pieces } = patches(pixelsOf(x, g), g, 'gradient', sameCut?.cut);
+  const known = piecesOf(dy);
+  const inSamePieces = known?.cut === cutOfResult(g) ? known : undefined;
+  const pieces = patches(pixelsOf(x, g), g, 'gradient', inSamePieces?.cut);
   const dyPieces =
-    sameCut?.pieces.map(([piece]) => piece!) ??
+    inSamePieces?.pieces.map(([piece]) => piece!) ??
     o.split(
       o.reshape(pixelsOf(dy, g), [g.batch * g.tables.outPixels, g.cout]),
       pieces.map((rows) => rows.shape[0]!),

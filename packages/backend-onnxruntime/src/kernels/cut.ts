@@ -1,7 +1,7 @@
 /** How the pixels of a batch of images are shared out among pieces, and in which order they stand in them. */
 import { external, type Value } from '../graph.ts';
 import { Memo } from '../memo.ts';
-import type { Stretch } from '../table.ts';
+import { BATCH_SIZES, type Stretch } from '../table.ts';
 
 export class Cut {
   readonly batch: number;
@@ -43,8 +43,8 @@ export class Cut {
   }
 
   /**
-   * Where each pixel of the batch stands in all parts of all pieces, one after the other. With a row below each image, the pixels of
-   * that are one place further.
+   * Where each pixel of the batch stands in all parts of all pieces, one after the other. With a row below each image,
+   * the pixels of that are one place further.
    */
   places(withRowBelow: boolean): Value {
     return this.#memo.once(`places ${withRowBelow}`, () => {
@@ -96,7 +96,7 @@ export class Cut {
    * The cut of what has one pixel for each window of pixels, which are all in windows; undefined where a window lies in
    * two pieces.
    */
-  ofWindows([down, across]: Window): Cut | undefined {
+  ofWindows([down, across]: WindowSize): Cut | undefined {
     if (!this.ascending || this.rows.some(({ length }) => length % down !== 0)) return undefined;
     return this.#memo.once(`of windows ${down} ${across}`, () => {
       const rows = this.rows.map((rows) =>
@@ -107,7 +107,7 @@ export class Cut {
   }
 
   /** The pixels of a piece by their place in windows: first the upper left ones of all, then those beside them. */
-  byWindow(piece: number, window: Window): { readonly order: Value; readonly back: Value } {
+  byWindow(piece: number, window: WindowSize): { readonly order: Value; readonly back: Value } {
     const { length } = this.rows[piece]!;
     return this.#memo.once(`by window ${length} ${window}`, () => {
       const order = inWindows(length, this.width, window);
@@ -127,15 +127,16 @@ export class Cut {
   }
 }
 
-const cuts = new Memo(256);
+/** As many as some layers have with batches of some sizes. */
+const cuts = new Memo(8 * BATCH_SIZES);
 
-/** The cut of batches of one size into stretches of some of their rows, made once for each `name`. */
+/** Returns the cut of that name, made once: who asks for the same gets the same. */
 export function cutOnce(name: string, make: () => Cut): Cut {
   return cuts.once(name, make);
 }
 
 /** Which of batch · height rows of pixels each stretch has; it counts in `unit` of the `rows` that an image has. */
-export function rowsOf(
+export function rowsIn(
   stretches: readonly Stretch[],
   rows: readonly number[],
   height: number,
@@ -149,10 +150,10 @@ export function rowsOf(
 }
 
 /** Rows and columns of pixels. */
-export type Window = readonly [down: number, across: number];
+export type WindowSize = readonly [down: number, across: number];
 
 /** Which pixel of rows · width comes at each place, by windows. */
-function inWindows(rows: number, width: number, [down, across]: Window): Int32Array {
+function inWindows(rows: number, width: number, [down, across]: WindowSize): Int32Array {
   const order = new Int32Array(rows * width);
   let place = 0;
   for (let i = 0; i < down * across; i++) {

@@ -7,7 +7,7 @@ import * as o from '../ops.ts';
 import { partition, paysForRow, rowsInPiece } from '../table.ts';
 import type { ReachClass } from '../window.ts';
 import { type Geometry, imageOf, inOrder, pixelsByRows, pixelsOf, rowOrders, ZERO } from './conv-geometry.ts';
-import { Cut, cutOnce, rowsOf } from './cut.ts';
+import { Cut, cutOnce, rowsIn } from './cut.ts';
 import { gradientOf } from './image-pieces.ts';
 import { withZeroRow } from './zero-row.ts';
 
@@ -68,7 +68,7 @@ function inRows(dy: Value, weights: Value, g: Geometry): Value {
   });
   const cut = cutOnce(`rows ${batch} ${height} ${width} ${across} ${rowClasses.length} ${wanted}`, () => {
     const rows = rowClasses.flatMap(({ rows }) =>
-      rowsOf(partition(batch, rows.length, wanted), rows, height),
+      rowsIn(partition(batch, rows.length, wanted), rows, height),
     );
     return new Cut([batch, height, width], rows, across);
   });

@@ -36,12 +36,12 @@ function columnSums(x: Value, keepDims: boolean): Value {
   const shape = keepDims ? [...x.shape.slice(0, -1).fill(1), width] : [width];
   const byRows = sumByRows(x);
   if (byRows !== undefined) return o.reshape(byRows, shape);
-  // Rows of zeros add nothing, and the convolution's gradient takes these as well.
+  // A row of zeros adds nothing, and a convolution's gradient takes the images with one.
   const images = piecesOf(x);
-  if (images !== undefined) x = withZeroRow(x, images.cut.batch, width) ?? x;
-  const rows = x.size / width;
+  const all = (images && withZeroRow(x, images.cut.batch, width)) ?? x;
+  const rows = all.size / width;
   const beside = rows % SIDE_BY_SIDE === 0 && rows >= SIDE_BY_SIDE * SIDE_BY_SIDE ? SIDE_BY_SIDE : 1;
-  const sums = o.gemm(ones(rows / beside), o.reshape(x, [rows / beside, beside * width]));
+  const sums = o.gemm(ones(rows / beside), o.reshape(all, [rows / beside, beside * width]));
   const sum = o.reduce('ReduceSum', o.reshape(sums, [beside, width]), [0], false);
   return o.reshape(sum, shape);
 }
