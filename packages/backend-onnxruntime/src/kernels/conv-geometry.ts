@@ -89,24 +89,21 @@ function spatialAxes(x: Value, first: number): number[] {
 /** Patches that are taken twice, in pieces, rather than kept: what does not fit a cache, by far. */
 const PATCHES_IN_PIECES_FROM = 12;
 
-/**
- * [pixels, taps · cin] of the batch, in one or, where they are very many, in several pieces one after the other; by rows
- * where the result is cut.
- */
-export function patches(x: Value, g: Geometry, use: 'result' | 'gradient', cut: Cut | undefined): Value[] {
+/** [pixels, taps · cin] of the batch, in one or, where they are very many, in several pieces one after the other. */
+export function patches(x: Value, g: Geometry, use: 'result' | 'gradient'): Value[] {
   const { batch, tables, cin } = g;
   const width = tables.taps * cin;
   if (!inPieces(g)) return [o.reshape(tables.patches.take(x, ZERO), [batch * tables.outPixels, width])];
   const source = (pixelsByRows(g) ? withZeroRow(x, batch, cin) : undefined) ?? x;
-  const unit = cut === undefined ? 1 : rowsTogether(g) * cut.width;
+  const unit = byRows(g) ? rowsTogether(g) * g.window.outSize[1]! : 1;
   const options = { width: tables.taps, wanted: patchesInPiece(g, unit), unit, use };
   return tables.patches.takeInPieces(source, ZERO, options);
 }
 
-/** How the result of a convolution is cut, where its patches are in pieces. */
+/** How the result of a convolution is cut, where its patches are in pieces of whole rows. */
 export function cutOfResult(g: Geometry): Cut | undefined {
-  const { batch, window, channelsFirst } = g;
-  if (!inPieces(g) || window.outSize.length !== 2 || channelsFirst) return undefined;
+  if (!inPieces(g) || !byRows(g)) return undefined;
+  const { batch, window } = g;
   const [height, width] = window.outSize as [number, number];
   const together = rowsTogether(g);
   const wanted = patchesInPiece(g, together * width);
@@ -116,6 +113,9 @@ export function cutOfResult(g: Geometry): Cut | undefined {
     return new Cut([batch, height, width], pieces);
   });
 }
+
+const byRows = ({ window, channelsFirst }: Geometry): boolean =>
+  window.outSize.length === 2 && !channelsFirst;
 
 /** Two rows of the result where there are pairs, as most poolings take them. */
 function rowsTogether({ window }: Geometry): number {

@@ -30,8 +30,8 @@ function convolve(x: Value, filter: Value, g: Geometry): Value {
   const wide = inPairs(g);
   if (wide !== undefined) return imageOf(convolveInPairs(pixelsOf(x, g), filter, g, wide), g.outShape, g);
   const weights = o.reshape(filter, [g.tables.taps * g.cin, g.cout]);
+  const pieces = patches(pixelsOf(x, g), g, 'result');
   const cut = cutOfResult(g);
-  const pieces = patches(pixelsOf(x, g), g, 'result', cut);
   const product = (bias?: Value) => {
     const options = bias === undefined ? {} : { bias };
     const products = pieces.map((rows) => o.gemm(rows, weights, options));
@@ -44,9 +44,9 @@ function convolve(x: Value, filter: Value, g: Geometry): Value {
 function filterGradient(x: Value, dy: Value, filterShape: readonly number[], g: Geometry): Value {
   const wide = inPairs(g);
   if (wide !== undefined) return filterGradientInPairs(pixelsOf(x, g), pixelsOf(dy, g), g, wide);
+  const pieces = patches(pixelsOf(x, g), g, 'gradient');
   const known = piecesOf(dy);
   const inSamePieces = known?.cut === cutOfResult(g) ? known : undefined;
-  const pieces = patches(pixelsOf(x, g), g, 'gradient', inSamePieces?.cut);
   const dyPieces =
     inSamePieces?.pieces.map(([piece]) => piece!) ??
     o.split(

@@ -35,11 +35,8 @@ export class Cut {
 
   /** Pieces that an image ends with, where no piece has pixels of two. */
   get ends(): ReadonlySet<number> | undefined {
-    return this.#memo.once('ends', () => ({
-      ends: this.rows.every((rows) => this.#imageOf(rows[0]!) === this.#imageOf(rows.at(-1)!))
-        ? new Set(this.rows.flatMap((rows, i) => ((rows.at(-1)! + 1) % this.height === 0 ? [i] : [])))
-        : undefined,
-    })).ends;
+    if (this.rows.some((rows) => this.#imageOf(rows[0]!) !== this.#imageOf(rows.at(-1)!))) return undefined;
+    return new Set(this.rows.flatMap((rows, i) => ((rows.at(-1)! + 1) % this.height === 0 ? [i] : [])));
   }
 
   /**

@@ -1,7 +1,8 @@
 /**
  * Pooling, tap by tap: the rows under each tap are gathered and the maximum (or sum) is taken over taps. Backwards, each
  * tap gets its share of dy, and each input pixel gathers its shares. In a tie the first maximum takes all, as in
- * TensorFlow.js: a tap takes what no earlier one has.
+ * TensorFlow.js: a tap takes what no earlier one has. Images that are in pieces are pooled piece by piece, where no window
+ * lies in two: the pixels of a piece then stand tap by tap.
  */
 import { backend_util } from '@tensorflow/tfjs-core';
 import { number, sameShape, tracing, type Value } from '../graph.ts';
