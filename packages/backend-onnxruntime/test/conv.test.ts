@@ -299,4 +299,26 @@ describe('a convolution and a pooling', () => {
       },
     );
   });
+
+  it.each([64, 2 ** 20])(
+    'find a NaN wherever in its window it is, in pieces of %i bytes',
+    async (pieceBytes) => {
+      registerOnnxRuntime({ threads: 1, pieceBytes });
+      await tf.setBackend('onnxruntime');
+      const filter = tf.fill<tf.Rank.R4>([1, 1, 5, 1], 0.2);
+      for (const [row, column] of [
+        [0, 0],
+        [0, 1],
+        [1, 0],
+        [1, 1],
+      ] as const) {
+        const image = tf.buffer([1, 8, 8, 5]);
+        image.set(Number.NaN, 0, row, column, 0);
+        const y = tf.conv2d(image.toTensor() as tf.Tensor4D, filter, 1, 'same');
+        const [first, ...others] = tf.maxPool(y, 2, 2, 'valid').dataSync();
+        expect(first).toBeNaN();
+        expect(others.every((value) => value === 0)).toBe(true);
+      }
+    },
+  );
 });

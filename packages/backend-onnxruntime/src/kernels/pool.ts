@@ -42,8 +42,9 @@ function maxPool(x: Value, g: Geometry): Value {
   if (changesNothing(x, g)) return x;
   const images = inWindows(x, g);
   if (images === undefined) return o.reshape(o.allOf('Max', eachTap(pixelsOf(x, g), g, LOWEST)), g.outShape);
+  // Not ReduceMax, which finds a NaN in some places only.
   const pieces = images.byTap.map((taps) =>
-    o.reshape(o.reduce('ReduceMax', taps, [0], false), [taps.shape[1]! / g.channels, g.channels]),
+    o.reshape(o.allOf('Max', eachRow(taps)), [taps.shape[1]! / g.channels, g.channels]),
   );
   return imagesOf({ cut: images.ofWindows, channels: g.channels, pieces: pieces.map((piece) => [piece]) });
 }
@@ -54,6 +55,8 @@ interface InWindows {
   /** [taps, windows · channels] of each piece. */
   readonly byTap: readonly Value[];
 }
+
+const eachRow = (x: Value): readonly Value[] => o.split(x, new Array<number>(x.shape[0]!).fill(1));
 
 /** Images in pieces, by the place of pixels in the windows of a pooling that leaves none out. */
 function inWindows(x: Value, { window, tables, batch, channels }: Geometry): InWindows | undefined {
@@ -124,7 +127,7 @@ function gradientInWindows(dy: Value, x: Value, y: Value, images: InWindows, g: 
       : perPiece(y);
   const wins = byTap.map((taps, i) => {
     const hits = o.equal(taps, maxima[i]!);
-    return o.cast(o.concat(firstOf(o.split(hits, new Array(taps.shape[0]).fill(1))), 0), 'float32');
+    return o.cast(o.concat(firstOf(eachRow(hits)), 0), 'float32');
   });
   const given = (dy: Value) => {
     const pieces = perPiece(dy).map((piece, i) => {
